@@ -1,0 +1,369 @@
+"""Every setting there is: its type, its limits, and one line on what it means. Values live in conf/, never here.
+
+Names are those of TRL, PEFT and transformers wherever they have one, so that their documentation can be searched.
+pydantic rather than plain dataclasses, because it reports every problem of a configuration at once.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+METRICS = Path(__file__).parents[1] / "evaluation" / "metrics"
+
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, without unknown keys, without silent conversions."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+class Model(Section):
+    """conf/model: the base model and how it is loaded."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    """Short name, used in reports and for the folder of the converted weights."""
+    source: Literal["package", "hub", "local", "tiny"]
+    """Where the weights are: an installed Python package (GGUF), the Hugging Face hub, a folder, or built in place (tests)."""
+    path: str
+    """package: `module:file.gguf`; hub: `owner/name`; local: a folder; tiny: a config class of transformers."""
+    revision: Annotated[str, Field(min_length=1)]
+    """hub: the commit, 40 hex digits; package: its version; local: anything that names what is in the folder."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+    """sha256 of the weights file (package, local); null where the revision is a commit, which pins the bytes itself."""
+    license: str
+    """Licence of the base model, as an SPDX name; carried on into the model card."""
+    loader: Literal["transformers", "unsloth"]
+    """unsloth: FastLanguageModel, CUDA only."""
+    dtype: Literal["float32", "bfloat16", "float16"]
+    """Type of the weights while training; float32 on CPUs without bfloat16 units (bfloat16 was 20 times slower)."""
+    device: Literal["cpu", "cuda"]
+    """Where it runs; never chosen by the machine, because the device decides the bytes."""
+
+    @model_validator(mode="after")
+    def _is_pinned(self) -> Self:
+        """Refuse weights that nothing pins: a branch of a hub repository, a file without its sha256."""
+        if self.source == "hub" and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            raise ValueError(
+                f"found revision={self.revision!r} with source=hub, expected a commit, 40 hex digits; `hf models info {self.path}` shows it"
+            )
+        if self.source in ("package", "local") and self.sha256 is None:
+            raise ValueError(f"found sha256=null with source={self.source}, expected the sha256 of the weights; `sha256sum` prints it")
+        return self
+
+
+Domain = Literal[
+    "climate",
+    "cover",
+    "fan",
+    "input_boolean",
+    "light",
+    "lock",
+    "media_player",
+    "scene",
+    "script",
+    "sensor",
+    "switch",
+    "vacuum",
+    "valve",
+    "weather",
+]
+Rooms = Annotated[dict[str, dict[Domain, list[str]]], Field(min_length=2)]
+
+
+class SmartHome(Section):
+    """conf/data/smart_home: the embedded data, expanded from Home Assistant's own sentence templates."""
+
+    source: Literal["smart_home"]
+    license: str
+    """Licence and attribution of the data, carried on into the model card."""
+    system: Annotated[str, Field(min_length=1)]
+    """System message of every conversation; short, because it is paid for in every record."""
+    language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z]+)?$")]
+    """A language of home-assistant-intents' speech_to_phrase folder; rooms, devices and floors below should be in it."""
+    areas: Rooms
+    """Rooms that training sees → domain of Home Assistant → names of the devices in the room."""
+    new_home: Rooms
+    """Rooms and devices held out whole: slice `new_home` of the test set."""
+    floors: Annotated[list[str], Field(min_length=2)]
+    """Names of floors that training sees."""
+    new_phrasing: Share
+    """Share of the sentence templates held out whole, each from a group of paraphrases that keeps another: slice `new_phrasing`."""
+    train: Positive
+    """Records for supervised fine-tuning."""
+    validation: Positive
+    """Records for validation (loss, early stopping); never in train."""
+    test_seen: Positive
+    """Test records drawn like the training records."""
+    test_new_home: Count
+    """Test records with rooms and devices that training never saw."""
+    test_new_phrasing: Count
+    """Test records whose template training never saw."""
+    pairs_train: Positive
+    """Preference pairs to train on; their prompts are none of SFT's."""
+    pairs_test: Positive
+    """Preference pairs held out for evaluation."""
+
+    @model_validator(mode="after")
+    def _homes_are_apart(self) -> Self:
+        """Refuse a name that both homes have: it would not be held out."""
+        seen, held_out = _names(self.areas), _names(self.new_home)
+        if shared := sorted(seen & held_out):
+            raise ValueError(
+                f"found {', '.join(map(repr, shared))} in areas and in new_home, expected no name in both; rename or remove one"
+            )
+        return self
+
+
+class Jsonl(Section):
+    """conf/data/jsonl: your own records in data/raw."""
+
+    source: Literal["jsonl"]
+    license: str
+    """Licence of your data, carried on into the model card."""
+    system: Annotated[str, Field(min_length=1)] | None
+    """System message put before every record; null: none, and the chat template decides."""
+    records: Annotated[str, Field(pattern=r"^[^/\\]+$")]
+    """JSONL of {"instruction", "input"?, "output"}: a file name in data/raw."""
+    preferences: Annotated[str, Field(pattern=r"^[^/\\]+$")]
+    """JSONL of {"prompt", "chosen", "rejected"}: a file name in data/raw."""
+    validation: Annotated[float, Field(gt=0, lt=1)]
+    """Share of the records kept for validation, chosen by the hash of their prompt."""
+    test: Annotated[float, Field(gt=0, lt=1)]
+    """Share of records, and of preference pairs, kept for the test; chosen by the hash of their prompt."""
+
+    @model_validator(mode="after")
+    def _something_is_left_for_training(self) -> Self:
+        """Refuse shares that take all."""
+        if self.validation + self.test >= 1:
+            raise ValueError(
+                f"found validation={self.validation} and test={self.test}, expected a sum below 1, which leaves something to train on"
+            )
+        return self
+
+
+class Prepare(Section):
+    """conf/prepare: what is done with records of any source."""
+
+    max_records: Positive | None
+    """At most this many training records, in the order of their content hash; null: all. 1,000 good ones beat 10,000 poor ones."""
+    max_pairs: Positive | None
+    """At most this many pairs to train on, in the order of their content hash; null: all."""
+    min_records: Positive
+    """Refuse to go on with fewer training records than this."""
+
+
+class Format(Section):
+    """conf/format: records → token ids, through the model's own chat template."""
+
+    max_length: Positive
+    """Tokens a record may have, prompt and answer together."""
+    overlong: Literal["refuse", "drop"]
+    """What happens to longer records: refuse stops with a list of them, drop leaves them out and reports them. Nothing is ever cut."""
+
+
+class _Training(Section):
+    """What SFT of any method has in common; names are transformers.TrainingArguments'."""
+
+    learning_rate: Rate
+    """Peak of the schedule. LoRA: 1e-4 to 1e-3 work; 1e-2 makes a model forget everything."""
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"]
+    warmup_ratio: Share
+    """Share of the steps over which the learning rate rises."""
+    num_train_epochs: Annotated[float, Field(gt=0)]
+    """Passes over the data; 1 to 3, more overfits."""
+    max_steps: Positive | None
+    """Stop after this many optimizer steps; null: after num_train_epochs."""
+    per_device_train_batch_size: Positive
+    """Records in memory at once, on each device."""
+    gradient_accumulation_steps: Positive
+    """Micro-batches an optimizer step; the effective batch is this × the batch size × the number of processes."""
+    weight_decay: Annotated[float, Field(ge=0)]
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    """Gradients are scaled down to this norm."""
+    optim: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit"]
+    gradient_checkpointing: bool
+    """Recompute activations in the backward pass: a third slower, far less memory."""
+
+
+class _Lora(Section):
+    """LoRA's own settings; names are peft.LoraConfig's."""
+
+    r: Positive
+    """Rank of the adapter. Higher: more capacity, more memory."""
+    lora_alpha: Positive
+    """The adapter's output is scaled by lora_alpha / r."""
+    lora_dropout: Share
+    """Dropout before the adapter, while training."""
+    target_modules: Literal["all-linear"] | list[str]
+    """Modules that get an adapter: all-linear is every linear layer but the output layer."""
+
+
+class Lora(_Training, _Lora):
+    """conf/train/lora and conf/train/qlora."""
+
+    method: Literal["lora", "qlora"]
+    """qlora: the base in 4-bit (nf4, double quantisation), a quarter of the weights' memory."""
+
+
+class Full(_Training):
+    """conf/train/full: every weight is trained; 16 bytes a parameter with AdamW in float32."""
+
+    method: Literal["full"]
+
+
+class Reference(Section):
+    """conf/reference: the pairs that dpo trains on, with the trained model's log-probabilities."""
+
+    pairs: Literal["given"]
+    """given: the prepared pairs (near misses of the embedded data, or your file)."""
+    batch_size: Positive
+
+
+class DpoAdapter(_Training, _Lora):
+    """conf/dpo/lora: after LoRA the adapter of models/train is trained on, as it is; after full tuning a new one with its own settings."""
+
+    method: Literal["lora"]
+    beta: Annotated[float, Field(gt=0)]
+    """How dearly a departure from the reference is paid for; 0.1 is TRL's default."""
+
+
+class DpoFull(_Training):
+    """conf/dpo/full: after full tuning, every weight is trained on, with a frozen copy as reference."""
+
+    method: Literal["full"]
+    beta: Annotated[float, Field(gt=0)]
+    """How dearly a departure from the reference is paid for; 0.1 is TRL's default."""
+
+
+class Answer(Section):
+    """conf/answer: greedy answers to the test prompts, and likelihoods of the validation records and held-out pairs."""
+
+    which: Literal["base", "train", "dpo"]
+    """The model that is asked; dvc.yaml says it on the command line, once for each."""
+    batch_size: Positive
+    """Prompts, sorted by length, decoded at once; records scored at once."""
+    max_new_tokens: Positive
+    """An answer that has not ended by then is cut, and counted as cut."""
+    limit: Positive | None
+    """At most this many test prompts of each slice, validation records and held-out pairs; null: all."""
+
+
+class Evaluate(Section):
+    """conf/evaluate: what is made of the answers."""
+
+    metrics: list[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]]
+    """Metric modules under finetune/evaluation/metrics, loaded by the `evaluate` library."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    """Of the bootstrap intervals."""
+    resamples: Annotated[int, Field(ge=100)]
+    """Bootstrap resamples."""
+    samples: Positive
+    """Records shown side by side in reports/samples.jsonl."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics_exist(cls, metrics: list[str]) -> list[str]:
+        """Refuse a metric without a module, and a list without the metric that verdicts and gates are made of."""
+        known = sorted(module.stem for module in METRICS.glob("*/*.py") if module.stem == module.parent.name)
+        if unknown := [name for name in metrics if name not in known]:
+            raise ValueError(f"found {', '.join(map(repr, unknown))}, expected names of folders in {METRICS.name}/: {', '.join(known)}")
+        if "exact_match" not in metrics or len(set(metrics)) < len(metrics):
+            raise ValueError(f"found {metrics}, expected exact_match among them, which the samples are judged by, and each only once")
+        return metrics
+
+
+class Export(Section):
+    """conf/export: what is shipped, always beside manifest and model card."""
+
+    adapter: bool
+    """The adapter alone, for who has the base model."""
+    merged: bool
+    """Base and adapter as one model that plain transformers loads."""
+    dtype: Literal["float32", "bfloat16", "float16"]
+    """Type of the merged weights."""
+    max_shard_size: Annotated[str, Field(pattern=r"^[1-9]\d*(MB|GB)$")]
+    """Merged weights are cut into files of at most this size."""
+
+    @model_validator(mode="after")
+    def _something_is_exported(self) -> Self:
+        """Refuse an export of nothing."""
+        if not self.adapter and not self.merged:
+            raise ValueError("found adapter=false and merged=false, expected one of them true; set export.merged=true")
+        return self
+
+
+class Tracking(Section):
+    """conf/tracking: MLflow. Determines no result, so changing it reruns nothing."""
+
+    enabled: bool
+    uri: str | None
+    """null: sqlite in your repository; else an address, without a password: that belongs in MLFLOW_TRACKING_PASSWORD."""
+    experiment: Annotated[str, Field(min_length=1)]
+
+    @field_validator("uri")
+    @classmethod
+    def _without_password(cls, uri: str | None) -> str | None:
+        """Refuse a password, which would be written to params.yaml and committed; the message does not repeat it."""
+        if uri is not None and urlsplit(uri).password is not None:
+            remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment instead"
+            raise ValueError(f"found a password in the address, expected none; {remedy}")
+        return uri
+
+
+class Launch(Section):
+    """conf/launch: how train and dpo are started; dvc.yaml puts `command` before `-m stages.train`."""
+
+    command: str
+    processes: Positive
+
+
+class Config(Section):
+    """A whole run, as in params.yaml. A stage gets only the sections that dvc.yaml lists for it, and `tracking`."""
+
+    seed: Count
+    """Of everything that draws: splits, initial adapters, order of the data, dropout, bootstrap."""
+    threads: Positive
+    """CPU threads of one process; a setting and not a discovery."""
+    conf_sha: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """Fingerprint of conf/ as it was composed; the stage `check` compares it."""
+    model: Model
+    data: Annotated[SmartHome | Jsonl, Field(discriminator="source")]
+    prepare: Prepare
+    format: Format
+    train: Annotated[Lora | Full, Field(discriminator="method")]
+    reference: Reference
+    dpo: Annotated[DpoAdapter | DpoFull, Field(discriminator="method")]
+    answer: Answer
+    evaluate: Evaluate
+    export: Export
+    tracking: Tracking
+    launch: Launch
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        """Refuse settings that are each fine and together are not; one line each."""
+        train, model, problems = self.train.method, self.model, []
+        if self.dpo.method == "full" and train != "full":
+            problems.append(
+                f"dpo.method: found 'full' after train.method={train}, expected 'lora', which trains that adapter on; set dpo=lora"
+            )
+        if model.loader == "unsloth" and model.device != "cuda":
+            problems.append(
+                f"model.loader: found 'unsloth' with model.device={model.device}, expected model.device=cuda, all that it runs on"
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def _names(rooms: dict[str, dict[Domain, list[str]]]) -> set[str]:
+    """The names of rooms and of the devices in them."""
+    return set(rooms) | {device for room in rooms.values() for devices in room.values() for device in devices}

@@ -1,0 +1,101 @@
+"""How a stage starts: its settings from params.yaml, typed and cut to what dvc.yaml lists for it; its end said in one line.
+
+A stage is a Hydra program over params.yaml, never over conf/: what ran is what DVC recorded. Overrides on its command line are checked
+like any other setting: `python -m stages.train train.r=8`.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from finetune import paths, tracking
+from finetune.config.compose import validate
+from finetune.config.schema import Config
+from finetune.errors import FinetuneError, SetupError
+
+Main = Callable[[Config], None]
+EVERYWHERE = ("tracking",)  # determines no result, so dvc.yaml lists it for no stage
+INTERRUPTED = 130  # 128 + SIGINT, what shells report
+
+log = logging.getLogger(__name__)
+
+ConfigStore.instance().store(
+    name="stage",
+    node={
+        "defaults": ["params", {"override hydra/hydra_logging": "none"}, {"override hydra/job_logging": "none"}, "_self_"],
+        "hydra": {"run": {"dir": "."}, "output_subdir": None, "job": {"chdir": False}},
+    },
+)
+
+
+def stage(*sections: str) -> Callable[[Main], Main]:
+    """Mark a function as a stage that reads exactly these sections of params.yaml (dvc.yaml lists the same; a test compares)."""
+
+    def mark(main: Main) -> Main:
+        main.sections = sections  # type: ignore[attr-defined]
+        return main
+
+    return mark
+
+
+def cut(config: Config, sections: tuple[str, ...]) -> Config:
+    """Return the configuration with these sections alone: reading another one raises AttributeError."""
+    return Config.model_construct(None, **{name: getattr(config, name) for name in (*sections, *EVERYWHERE)})
+
+
+def run(main: Main) -> None:
+    """Run a stage as a program; exit status 1 after an error that a user can mend, 130 after Ctrl-C."""
+    if not paths.PARAMS.is_file():
+        _fail(
+            SetupError(
+                "params.yaml is not here:",
+                [f"found no file of that name in {Path.cwd().name}/, expected the root of the repository"],
+                "cd there and run the same command again",
+            )
+        )
+    name = sys.modules[main.__module__].__spec__.name.rsplit(".", 1)[-1]  # type: ignore[union-attr]  # __module__ is __main__ under -m
+
+    def task(composed: DictConfig) -> None:
+        sys.exit(_run(name, main, composed))
+
+    hydra.main(version_base="1.3", config_path=str(Path.cwd()), config_name="stage")(task)()
+
+
+def _run(name: str, main: Main, composed: DictConfig) -> int:
+    """Check the settings, run the stage in its tracking run, and return the exit status."""
+    logging.basicConfig(level=logging.INFO, format=f"{name}: %(message)s", stream=sys.stderr, force=True)
+    for library in ("httpx", "datasets", "absl", "matplotlib"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    try:
+        values: Mapping[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
+        config = cut(validate(values), main.sections)  # type: ignore[attr-defined]
+        if "threads" in main.sections and "torch" in sys.modules:  # type: ignore[attr-defined]  # stages that compute import it at their top
+            _set_threads(config.threads)
+        with tracking.run(name, config):
+            main(config)
+    except FinetuneError as error:
+        log.error("%s", error)
+        return 1
+    except KeyboardInterrupt:
+        log.error("interrupted; nothing half-written was kept, and the same command starts the stage again")
+        return INTERRUPTED
+    return 0
+
+
+def _set_threads(threads: int) -> None:
+    """Fix the number of CPU threads, which would else be the machine's."""
+    import torch  # not at the top: 1.5 s, and only the stages that compute need it
+
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+def _fail(error: FinetuneError) -> None:
+    sys.exit(str(error))

@@ -1,0 +1,119 @@
+"""Outputs that are whole or not there: written beside their place, flushed, then renamed.
+
+A stage that dies, is interrupted or finds the disk full leaves nothing that DVC could take for a result.
+"""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import OutputError
+
+FULL = "{}: the disk is full, so nothing of it was kept; make room and run the same command again"
+
+
+@contextmanager
+def folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; on success it takes the place of `path`, else it is removed.
+
+    Raises:
+        OutputError: the disk is full or may not be written.
+    """
+    part = _part(path)
+    _clear(part)
+    with _whole(path, part):
+        part.mkdir(parents=True)
+        yield part
+        for file in sorted(part.rglob("*")):
+            if file.is_file():
+                _sync(file)
+        _clear(path)
+        part.rename(path)
+
+
+@contextmanager
+def file(path: Path) -> Iterator[Path]:
+    """Yield a name beside `path` to write to; on success the file takes the place of `path`, else it is removed.
+
+    Raises:
+        OutputError: the disk is full or may not be written.
+    """
+    part = _part(path)
+    with _whole(path, part):
+        part.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        _sync(part)
+        part.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text with Unix line ends."""
+    with file(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON with sorted keys: the same value gives the same bytes. NaN and infinity are refused (ValueError)."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write one JSON object a line, keys in the order given; return how many."""
+    count = 0
+    with file(path) as part, part.open("w", encoding="utf-8", newline="\n") as out:
+        for row in rows:
+            out.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            count += 1
+    return count
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that a stage wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read a JSONL file that a stage wrote; files from users go through finetune.data.sources, which checks them."""
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+@contextmanager
+def _whole(path: Path, part: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        _clear(part)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(FULL.format(path)) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise OutputError(
+                f"{path}: may not be written ({error.strerror}); mend the permissions and run the same command again"
+            ) from error
+        raise
+    except BaseException as error:
+        _clear(part)
+        if f"(os error {errno.ENOSPC})" in str(error):  # how safetensors says it, which writes from Rust
+            raise OutputError(FULL.format(path)) from error
+        raise
+
+
+def _clear(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as opened:
+        os.fsync(opened.fileno())

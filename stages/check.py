@@ -1,0 +1,27 @@
+"""Refuse to spend anything on a run whose settings or packages are not what the repository says. conf/, the lock → nothing
+
+python -m stages.check
+"""
+
+import logging
+
+from finetune import paths
+from finetune.config.compose import REMEDY, drift
+from finetune.config.schema import Config
+from finetune.config.stage import run, stage
+from finetune.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+@stage("conf_sha")
+def main(cfg: Config) -> None:
+    """Compare params.yaml with conf/."""
+    drifted = drift(cfg.conf_sha, paths.CONF)
+    if drifted is not None:
+        raise ConfigError("conf/ and params.yaml have parted:", [drifted], REMEDY)
+    log.info("params.yaml is what conf/ composes to")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,72 @@
+"""An output is whole or not there."""
+
+import errno
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from safetensors import SafetensorError
+
+from finetune import outputs
+from finetune.errors import OutputError
+
+Writing = Callable[[Path], AbstractContextManager[Path]]
+
+
+def test_a_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    (target / "old").mkdir(parents=True)
+    with outputs.folder(target) as part:
+        (part / "new").write_text("new")
+        assert (target / "old").is_dir()
+    assert sorted(p.name for p in target.iterdir()) == ["new"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+
+
+def half(path: Path, error: BaseException, writing: Writing) -> None:
+    """Begin an output, then fail."""
+    with writing(path) as part:
+        (part / "inside" if part.is_dir() else part).write_text("ha")
+        raise error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("no")])
+@pytest.mark.parametrize("writing", [outputs.folder, outputs.file])
+def test_nothing_half_written_is_left(tmp_path: Path, error: BaseException, writing: Writing) -> None:
+    with pytest.raises(type(error)):
+        half(tmp_path / "out", error, writing)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_said_in_words_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match=r"out\.json: the disk is full.*run the same command again"):
+        outputs.write_json(tmp_path / "out.json", {"a": 1})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_under_safetensors_is_said_in_the_same_words(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="the disk is full"):
+        half(tmp_path / "out", SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), outputs.folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_has_one_form_and_no_nan(tmp_path: Path) -> None:
+    outputs.write_json(tmp_path / "a.json", {"b": 1, "a": [0.1, "é"]})
+    outputs.write_json(tmp_path / "b.json", {"a": [0.1, "é"], "b": 1})
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    assert outputs.read_json(tmp_path / "a.json") == {"a": [0.1, "é"], "b": 1}
+    with pytest.raises(ValueError, match="Out of range"):
+        outputs.write_json(tmp_path / "nan.json", float("nan"))
+
+
+def test_jsonl_keeps_order_and_counts(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"z": 1, "a": "x\ny"}, {"b": None}]
+    assert outputs.write_jsonl(tmp_path / "rows.jsonl", iter(rows)) == 2
+    assert outputs.read_jsonl(tmp_path / "rows.jsonl") == rows
+    assert (tmp_path / "rows.jsonl").read_text().count("\n") == 2
