@@ -1,0 +1,1 @@
+"""Models: where weights come from and what pins them, loaders, adapters, scoring."""

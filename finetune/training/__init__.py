@@ -1,0 +1,1 @@
+"""Training: seeding, settings, the two trainers and what they share."""

@@ -1,0 +1,108 @@
+"""Direct preference optimisation on TRL's DPOTrainer, from token ids and the log-probabilities that the stage reference has written.
+
+Import this after the model is loaded: Unsloth rewrites trl's trainers, and must come first.
+Method: Rafailov et al. 2023, https://arxiv.org/abs/2305.18290.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import DPOConfig, DPOTrainer
+from trl.models.utils import _ForwardRedirection
+
+from finetune.config.schema import DpoAdapter, DpoFull, Model
+from finetune.errors import TrainingError
+from finetune.training import settings
+from finetune.training.steps import Steps
+from finetune.training.trainers import Steady, kept_in_float32, quiet
+
+COLUMNS = ["prompt_ids", "chosen_ids", "rejected_ids", "ref_chosen_logps", "ref_rejected_logps"]
+EXACT, ROUNDED = 1e-5, 0.02  # how far the first loss may lie from ln 2 in float32, and in 16 or 4 bits
+
+
+@dataclass(frozen=True)
+class First:
+    """The first batch before the first update, dropout off: a model compared with itself."""
+
+    loss: float
+    margin: float
+
+
+class Preference(Steady, DPOTrainer):
+    """DPOTrainer that takes pairs as they are: tokenised, each with its reference log-probabilities.
+
+    TRL would compute those again, in every run and for every beta; and it would project every position to the vocabulary, where the
+    positions of the answers are enough (its chunked path does that, but is only offered where the liger kernels are installed, which
+    it doesn't use).
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.use_liger_kernel, self._forward_redirection = True, _ForwardRedirection()
+        if isinstance(self.model, PeftModel) and "ref" in self.model.peft_config:
+            self.model.delete_adapter("ref")  # TRL's frozen copy; its log-probabilities are in the data
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
+
+    def first(self) -> First:
+        """Return loss and mean margin of the first effective batch, over all processes, without training on it."""
+        losses, margins = [], []
+        policy = self.accelerator.unwrap_model(self.model).eval()
+        batches = iter(self.get_train_dataloader())
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for _, batch in zip(range(self.args.gradient_accumulation_steps), batches, strict=False):
+                loss = self.compute_loss(policy, self._prepare_inputs(batch))  # type: ignore[no-untyped-call]
+                losses.append(self.accelerator.gather(loss).mean().item())
+                margins.append(self._metrics["eval"]["rewards/margins"][-1])
+        self._metrics["eval"].clear()
+        return First(sum(losses) / len(losses), sum(margins) / len(margins))
+
+
+def trainer(
+    trained: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Dataset,
+    model: Model,
+    dpo: DpoAdapter | DpoFull,
+    seed: int,
+    steps: Steps,
+    scratch: Path,
+) -> Preference:
+    """Return a trainer that is ready to train."""
+    arguments = DPOConfig(
+        **settings.arguments(model, dpo, seed, scratch),
+        beta=dpo.beta,
+        precompute_ref_log_probs=True,
+        disable_dropout=False,  # a setting of ours: lora_dropout
+    )
+    with kept_in_float32(trained):
+        built = Preference(model=trained, args=arguments, train_dataset=pairs, processing_class=tokenizer, callbacks=[steps])
+    quiet(built)
+    return built
+
+
+def check_first(first: First, exact: bool) -> None:
+    """Refuse to train when policy and reference are not the same model.
+
+    exact: both were computed in float32.
+
+    Raises:
+        TrainingError: the loss is not ln 2, or the margin is not 0.
+    """
+    allowed = EXACT if exact else ROUNDED
+    if abs(first.loss - math.log(2)) <= allowed and abs(first.margin) <= allowed:
+        return
+    raise TrainingError(
+        f"before the first update the loss is {first.loss:.7f} and the margin {first.margin:.7f}, expected ln 2 = {math.log(2):.7f} and 0, "
+        f"within {allowed:g}: data/reference is not that of models/train; run `dvc repro reference` and try again"
+    )

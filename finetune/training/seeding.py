@@ -1,0 +1,22 @@
+"""One seed for everything that draws, and arithmetic that gives the same bits twice."""
+
+import os
+import random
+
+import numpy as np
+import torch
+import transformers
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch, and ask for deterministic algorithms: before a model gets a new adapter, before a trainer is built.
+
+    An operation that has no deterministic form on a GPU warns rather than stops: which ones there are depends on the model.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may choose another order of summation each time
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    transformers.set_seed(seed % 2**32)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a pass over each new tensor, for no result
+    torch.backends.cudnn.benchmark = False

@@ -1,0 +1,62 @@
+"""Supervised fine-tuning. data/formatted/sft, the base model → models/train, reports/train.json
+
+python -m stages.train train.r=32
+"""
+
+from finetune.models import lean  # noqa: F401  # isort: skip
+
+import logging
+import tempfile
+from pathlib import Path
+
+from finetune import outputs, paths
+from finetune.config.schema import Config
+from finetune.config.stage import run, stage
+from finetune.models import adapters
+from finetune.models.base import load_tokenizer
+from finetune.training import trainers, world
+from finetune.training.seeding import seed_everything
+from finetune.training.steps import SUPERVISED, Steps
+
+log = logging.getLogger(__name__)
+
+
+@stage("seed", "threads", "model", "train")
+def main(cfg: Config) -> None:
+    """Tune the base model on the formatted records."""
+    seed_everything(cfg.seed)
+    tokenizer = load_tokenizer(cfg.model)
+    model, tuned = adapters.for_training(cfg.model, cfg.train, cfg.seed)
+
+    from finetune.training import supervised  # after the model: Unsloth rewrites trl's trainers as it is imported
+
+    records = trainers.read(paths.FORMATTED / "sft" / "train.parquet", supervised.COLUMNS)
+    validation = trainers.read(paths.FORMATTED / "sft" / "validation.parquet", supervised.COLUMNS)
+    counts = trainers.parameters(model)
+    log.info("%s of %s parameters, %s records", f"{counts['trainable_parameters']:,}", f"{counts['parameters']:,}", f"{len(records):,}")
+
+    steps = Steps("training", SUPERVISED)
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = supervised.trainer(model, tokenizer, records, cfg.model, cfg.train, cfg.seed, steps, Path(scratch))
+        trainer.train()
+
+    if world.main_process():
+        batch_size = cfg.train.per_device_train_batch_size
+        report = {
+            "loss": steps.loss,
+            "validation_loss": supervised.validation_loss(model, validation, batch_size, tokenizer.pad_token_id),
+            "records": len(records),
+            "supervised_tokens": supervised.supervised_tokens(records),
+            "steps_total": len(steps.rows),
+            "steps": steps.rows,
+            "world_size": world.size(),
+            **counts,
+        }
+        adapters.save(paths.TRAIN, tuned, model, tokenizer, cfg.model)
+        outputs.write_json(paths.metrics("train"), report)
+        log.info("%d steps: loss %.3f, on validation %.3f", report["steps_total"], report["loss"], report["validation_loss"])
+    world.leave()
+
+
+if __name__ == "__main__":
+    run(main)

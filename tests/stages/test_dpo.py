@@ -1,0 +1,110 @@
+"""The stage dpo: starts from the bytes of models/train, is measured against them, and stops when it isn't."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from finetune import paths
+from finetune.errors import ModelError, TrainingError
+from finetune.models import adapters
+from finetune.models.adapters import Tuned
+from stages import dpo, reference, train
+from tests.conftest import composed
+from tests.tokens import write_formatted
+
+TABLE = paths.REFERENCE / "train.parquet"
+
+
+def until_dpo(*overrides: str) -> Any:
+    write_formatted(paths.FORMATTED)
+    cfg = composed("experiment=tiny", *overrides)
+    train.main(cfg)
+    reference.main(cfg)
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("overrides", "tuned"),
+    [
+        (["train=lora"], Tuned("lora", "base")),
+        (["train=qlora"], Tuned("qlora", "base")),
+        (["train=full"], Tuned("lora", "models/train")),
+        (["train=full", "dpo=full"], Tuned("full", "base")),
+    ],
+)
+def test_the_first_loss_is_ln_2_after_every_kind_of_training_and_the_margin_grows(
+    workspace: Path, overrides: list[str], tuned: Tuned
+) -> None:
+    cfg = until_dpo(*overrides, "dpo.learning_rate=0.005", "dpo.num_train_epochs=4")
+    dpo.main(cfg)
+    report = json.loads(paths.metrics("dpo").read_text())
+    assert Tuned.of(paths.DPO) == tuned
+    assert report["first"]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert report["first"]["margin"] == pytest.approx(0, abs=1e-5)
+    assert report["steps"][0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert report["steps"][-1]["margin"] > 0.01
+    assert report["steps_total"] == len(report["steps"]) == 8
+    assert (report["beta"], report["pairs"], report["world_size"]) == (cfg.dpo.beta, 16, 1)
+    assert adapters.load_tuned(cfg.model, paths.DPO).dtype == torch.float32
+
+
+def test_every_layer_of_the_adapter_moves_away_from_train(workspace: Path) -> None:
+    dpo.main(until_dpo())
+    before, after = (load_file(folder / adapters.WEIGHTS) for folder in (paths.TRAIN, paths.DPO))
+    assert before.keys() == after.keys(), "the frozen copy is not saved beside it"
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+
+
+def corrupt_all(table: pa.Table) -> pa.Table:
+    return table.set_column(4, "ref_chosen_logps", [[value + 0.5 for value in table["ref_chosen_logps"].to_pylist()]])
+
+
+def swap(table: pa.Table) -> pa.Table:
+    return table.rename_columns([*table.column_names[:4], "ref_rejected_logps", "ref_chosen_logps"])
+
+
+@pytest.mark.parametrize("corrupt", [corrupt_all, swap])
+def test_a_reference_of_another_model_stops_it_before_the_first_update(workspace: Path, corrupt: Any) -> None:
+    cfg = until_dpo()
+    pq.write_table(corrupt(pq.read_table(TABLE)), TABLE)
+    with pytest.raises(TrainingError, match=r"before the first update the loss is \d\.\d{7} and the margin .*dvc repro reference"):
+        dpo.main(cfg)
+    assert not paths.DPO.exists()
+
+
+def test_a_trained_model_that_is_not_the_references_stops_it(workspace: Path) -> None:
+    cfg = until_dpo()
+    train.main(composed("experiment=tiny", "seed=99"))
+    with pytest.raises(TrainingError, match="data/reference is not that of models/train"):
+        dpo.main(cfg)
+
+
+def test_the_first_batch_is_checked_without_dropout_and_trained_with_it(workspace: Path) -> None:
+    cfg = until_dpo("train.lora_dropout=0.5", "dpo.learning_rate=0.001")
+    dpo.main(cfg)
+    report = json.loads(paths.metrics("dpo").read_text())
+    assert report["first"]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert abs(report["steps"][0]["margin"]) > 1e-4
+
+
+def test_training_every_weight_after_an_adapter_is_refused(workspace: Path) -> None:
+    cfg = until_dpo()
+    full = composed("experiment=tiny", "train=full", "dpo=full")
+    with pytest.raises(ModelError, match=r"dpo\.method: found full after train\.method=lora"):
+        dpo.main(full)
+    assert cfg.dpo.method == "lora"
+
+
+def test_another_beta_needs_no_other_reference(workspace: Path) -> None:
+    until_dpo()
+    dpo.main(composed("experiment=tiny", "dpo.beta=0.3"))
+    report = json.loads(paths.metrics("dpo").read_text())
+    assert report["beta"] == 0.3
+    assert report["first"]["loss"] == pytest.approx(math.log(2), abs=1e-5)

@@ -1,0 +1,41 @@
+"""Token ids as the stages format and reference write them, drawn at random: what training tests need, without the stages before."""
+
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+IDS = pa.list_(pa.int32())
+SFT = pa.schema([("id", pa.string()), ("slice", pa.string()), ("input_ids", IDS), ("labels", IDS)])
+PAIRS = pa.schema([("id", pa.string()), ("slice", pa.string()), ("prompt_ids", IDS), ("chosen_ids", IDS), ("rejected_ids", IDS)])
+VOCABULARY = 440  # of the tiny model's tokenizer
+END = 2
+
+
+def write_formatted(folder: Path, records: int = 24, pairs: int = 16) -> Path:
+    """Write data/formatted under the folder, and return it."""
+    draw = random.Random(5)
+    for split, count in (("train", records), ("validation", 5)):
+        _write(folder / "sft" / f"{split}.parquet", SFT, [_record(draw, row) for row in range(count)])
+    _write(folder / "preference" / "train.parquet", PAIRS, [_pair(draw, row) for row in range(pairs)])
+    return folder
+
+
+def _record(draw: random.Random, row: int) -> dict[str, object]:
+    prompt, answer = _ids(draw, 4, 20), [*_ids(draw, 2, 12), END]
+    return {"id": f"{row:016x}", "slice": "seen", "input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
+
+
+def _pair(draw: random.Random, row: int) -> dict[str, object]:
+    chosen, rejected = [*_ids(draw, 2, 12), END], [*_ids(draw, 2, 12), END]
+    return {"id": f"{row:016x}", "slice": "seen", "prompt_ids": _ids(draw, 4, 20), "chosen_ids": chosen, "rejected_ids": rejected}
+
+
+def _ids(draw: random.Random, least: int, most: int) -> list[int]:
+    return [draw.randrange(3, VOCABULARY) for _ in range(draw.randint(least, most))]
+
+
+def _write(path: Path, schema: pa.Schema, rows: list[dict[str, object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)

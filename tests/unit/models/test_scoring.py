@@ -1,0 +1,55 @@
+"""Log-probabilities of answers: what a plain softmax over the whole sequence gives, in the order that was asked for."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from finetune.models import loaders
+from finetune.models.scoring import answer_logps, label_logps
+from tests.conftest import composed
+
+Rows = list[tuple[list[int], list[int]]]
+
+
+def rows(count: int = 13) -> Rows:
+    draw = random.Random(1)
+
+    def ids(most: int) -> list[int]:
+        return [draw.randrange(3, 440) for _ in range(draw.randint(1, most))]
+
+    return [(ids(20), ids(9)) for _ in range(count)]
+
+
+def plainly(model: torch.nn.Module, prompt: list[int], answer: list[int]) -> float:
+    with torch.no_grad():
+        logps = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+    return float(sum(logps[len(prompt) + place - 1, token] for place, token in enumerate(answer)))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_answers_are_scored_as_a_plain_softmax_would_in_the_order_of_the_rows(workspace: Path, batch_size: int) -> None:
+    model = loaders.load(composed("model=tiny").model)
+    expected = torch.tensor([plainly(model, *row) for row in rows()])
+    found = answer_logps(model, rows(), batch_size, 0, "scoring")
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, expected, atol=2e-4)
+
+
+def test_only_supervised_positions_count_wherever_they_are(workspace: Path) -> None:
+    model = loaders.load(composed("model=tiny").model)
+    ids = [5, 6, 7, 8, 9]
+    labels = [-100, 6, -100, 8, -100]
+    with torch.no_grad():
+        logps = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    assert float(label_logps(model, [(ids, labels)], 1, 0, "scoring")) == pytest.approx(float(logps[0, 6] + logps[2, 8]), abs=1e-4)
+
+
+def test_the_same_rows_give_the_same_bits(workspace: Path) -> None:
+    model = loaders.load(composed("model=tiny").model)
+    assert torch.equal(answer_logps(model, rows(), 4, 0, "scoring"), answer_logps(model, rows(), 4, 0, "scoring"))
+
+
+def test_no_rows_are_no_scores(workspace: Path) -> None:
+    assert answer_logps(loaders.load(composed("model=tiny").model), [], 4, 0, "scoring").shape == (0,)
