@@ -1,0 +1,1 @@
+"""Evaluation: greedy answers, likelihoods, metrics, and intervals round every score."""

@@ -1,0 +1,47 @@
+"""When an answer counts as right, as JSON, as the intended call: the one definition of each, for metrics and samples.
+
+*Exact* is: the answer is the expected text, white space at both ends aside; or, where JSON objects are expected, the same object, whatever
+the order of its keys and the space between them. Strictly JSON: no text around it, no key twice, no NaN.
+"""
+
+import json
+from typing import Any
+
+
+def json_object(text: str) -> dict[str, Any] | None:
+    """The JSON object that a text is, from its first to its last character; None if it is anything else."""
+    try:
+        value = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse)
+    except (ValueError, RecursionError):  # a model may well open a thousand brackets
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def exact(answer: str, expected: str) -> bool:
+    """Whether the answer is what was expected."""
+    wanted = json_object(expected)
+    if wanted is None:
+        return answer.strip() == expected.strip()
+    given = json_object(answer)
+    return given is not None and _canonical(given) == _canonical(wanted)
+
+
+def intent(text: str) -> str | None:
+    """What the call in a text would do, which is the part of it that matters most; None if it is no call."""
+    value = (json_object(text) or {}).get("intent")
+    return value if isinstance(value, str) else None
+
+
+def _canonical(value: dict[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True)  # text, because to Python true is 1
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a key twice")
+    return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
