@@ -1,0 +1,65 @@
+"""Tell what a run was made from and how good it is. reports/*.json, data/formatted → reports/report.md, reports/figures, MLflow
+
+    python -m stages.report
+
+The last stage, without outs: DVC never restores it from its run cache, so MLflow hears of every run, also of one that only reused.
+"""
+
+import logging
+import os
+
+from finetune import outputs, paths, tracking
+from finetune.config.schema import Config
+from finetune.config.stage import run, stage
+from finetune.reporting import evidence, figures, page, provenance
+from finetune.tracking import hashes
+
+DATASETS = {
+    "raw": paths.RAW,
+    "prepared": paths.PREPARED,
+    "sft": paths.FORMATTED / "sft",
+    "preference": paths.FORMATTED / "preference",
+    "reference": paths.REFERENCE,
+}
+
+log = logging.getLogger(__name__)
+
+
+@stage("seed", "threads", "model", "data", "prepare", "format", "train", "reference", "dpo", "answer", "evaluate", "export")
+def main(cfg: Config) -> None:
+    """Draw, write the page, hand everything to MLflow, and wait until it is there."""
+    metrics = evidence.read()
+    origin = provenance.origin()
+    experiment = os.environ.get("DVC_EXP_NAME") or None
+
+    drawn = {title: paths.FIGURES / f"{name}.png" for title, name in page.FIGURES.items()}
+    figures.before_after(metrics["evaluate"], cfg.evaluate.confidence, drawn["Before and after"])
+    figures.supervised(metrics["train"], drawn["Supervised fine-tuning"])
+    figures.preference(metrics["dpo"], drawn["Preference optimisation"])
+    figures.lengths(evidence.lengths(), cfg.format.max_length, drawn["Lengths"])
+
+    makers = tracking.made_by()
+    outputs.write_text(paths.REPORT, page.write(cfg, metrics, origin, experiment, makers))
+    log.info("%s and %d figures written", paths.REPORT, len(drawn))
+
+    tracking.params(evidence.settings(cfg), on="pipeline")
+    tracking.metrics(evidence.numbers(metrics), on="pipeline")
+    tracking.tags(_tags(origin), on="pipeline")
+    for name, path in DATASETS.items():
+        tracking.dataset(name, path, on="pipeline")
+    for path in (paths.REPORT, paths.FIGURES, paths.SAMPLES, paths.PARAMS, hashes.LOCK):
+        tracking.artifact(path, on="pipeline")
+    if origin.dirty:
+        tracking.text("uncommitted.diff", origin.diff, on="pipeline")
+    tracking.finish()
+
+
+def _tags(origin: provenance.Origin) -> dict[str, str]:
+    """Where the run stood in git, under the tag that MLflow shows as the version."""
+    if origin.commit is None:
+        return {"git.missing": origin.missing}
+    return {"mlflow.source.git.commit": origin.commit, "git.dirty": str(origin.dirty).lower()}
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,82 @@
+"""`finetune …`: what it prints, and what it says when something is wrong."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from finetune import cli, environment, paths
+from finetune.config import compose
+from finetune.errors import ConfigError, FinetuneError, SetupError
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def settings(workspace: Path) -> Path:
+    """A folder with conf/ and the params.yaml composed from it; the working directory is there."""
+    for name in ("conf", "hydra_plugins"):
+        shutil.copytree(ROOT / name, workspace / name)
+    compose.write_params(["tracking=off"])
+    return workspace
+
+
+def error(*words: str) -> FinetuneError:
+    """What a command raises."""
+    raised = CliRunner().invoke(cli.app, words).exception
+    assert isinstance(raised, FinetuneError), raised
+    return raised
+
+
+def printed(*words: str) -> str:
+    """What a command prints."""
+    result = CliRunner().invoke(cli.app, words)
+    assert result.exception is None
+    return result.output
+
+
+def test_params_takes_conf_and_overrides_over(settings: Path) -> None:
+    assert "params.yaml is what conf/ composes to" in printed("params", "train.r=4")
+    assert "r: 4" in paths.PARAMS.read_text()
+
+
+def test_check_is_content_with_what_was_composed_and_locked(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "locked_differences", lambda _lock: [])
+    assert "settings and packages are what" in printed("check")
+
+
+def test_check_tells_a_drift_and_a_package_of_another_version(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "locked_differences", lambda _lock: ["torch is missing, the lock says 2.13.0"])
+    assert isinstance(error("check"), SetupError)
+    assert "torch is missing" in str(error("check"))
+    (settings / "conf/train/lora.yaml").write_text("r: 1\n")
+    assert isinstance(error("check"), ConfigError)
+
+
+def test_without_params_it_says_where_it_looked(workspace: Path) -> None:
+    assert str(workspace) in str(error("ui"))
+
+
+def test_ui_serves_the_database_on_loopback_with_one_worker(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(
+        os, "execve", lambda _file, words, environment: started.append([*words, environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"]])
+    )
+    assert "http://127.0.0.1:5001" in printed("ui", "--port", "5001")
+    assert f"sqlite:///{settings}/mlflow.db --host 127.0.0.1 --port 5001 --workers 1 false" in " ".join(started[0])
+
+
+def test_ui_of_a_server_names_its_address(settings: Path) -> None:
+    compose.write_params(["tracking.uri='http://mlflow.example.org'"])
+    assert "MLflow is at http://mlflow.example.org" in printed("ui")
+
+
+def test_what_a_user_can_mend_is_said_without_a_traceback(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["finetune", "check"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert "no settings here" in capsys.readouterr().err
