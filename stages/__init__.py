@@ -3,6 +3,7 @@
 Standard library only, in syntax that old Pythons read: it may be started by any of them.
 """
 
+import gc
 import os
 import sys
 from importlib.util import find_spec
@@ -44,3 +45,5 @@ if _problem:
 
 for _name, _value in DEFAULTS.items():
     os.environ.setdefault(_name, _value)
+
+gc.disable()  # it walked through all of torch again and again, 1 of 4.4 s of imports; the decorator of each stage turns it on again

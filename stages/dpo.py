@@ -38,7 +38,7 @@ def main(cfg: Config) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         trainer = preference.trainer(model, tokenizer, pairs, cfg.model, cfg.dpo, cfg.seed, steps, Path(scratch))
         first = trainer.first()
-        preference.check_first(first, exact=cfg.model.dtype == "float32" and not tuned.four_bit)
+        preference.check_first(first, cfg.dpo.beta, exact=cfg.model.dtype == "float32" and not tuned.four_bit)
         trainer.train()
 
     if world.main_process():

@@ -227,20 +227,25 @@ class Reference(Section):
     batch_size: Positive
 
 
-class DpoAdapter(_Training, _Lora):
+class _Dpo(_Training):
+    """What DPO of any method has beside it."""
+
+    beta: Annotated[float, Field(gt=0)]
+    """How dearly a departure from the reference is paid for; 0.1 is TRL's default."""
+    rpo_alpha: Annotated[float, Field(ge=0)]
+    """Weight of the chosen answers' own loss, nats a token, added to DPO's (Pang et al. 2024); 0: plain DPO."""
+
+
+class DpoAdapter(_Dpo, _Lora):
     """conf/dpo/lora: after LoRA the adapter of models/train is trained on, as it is; after full tuning a new one with its own settings."""
 
     method: Literal["lora"]
-    beta: Annotated[float, Field(gt=0)]
-    """How dearly a departure from the reference is paid for; 0.1 is TRL's default."""
 
 
-class DpoFull(_Training):
+class DpoFull(_Dpo):
     """conf/dpo/full: after full tuning, every weight is trained on, with a frozen copy as reference."""
 
     method: Literal["full"]
-    beta: Annotated[float, Field(gt=0)]
-    """How dearly a departure from the reference is paid for; 0.1 is TRL's default."""
 
 
 class Answer(Section):

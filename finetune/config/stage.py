@@ -4,6 +4,7 @@ A stage is a Hydra program over params.yaml, never over conf/: what ran is what 
 like any other setting: `python -m stages.train train.r=8`.
 """
 
+import gc
 import logging
 import os
 import sys
@@ -38,6 +39,8 @@ ConfigStore.instance().store(
 def stage(*sections: str) -> Callable[[Main], Main]:
     """Mark a function as a stage that reads exactly these sections of params.yaml (dvc.yaml lists the same; a test compares)."""
 
+    gc.enable()  # stages/__init__.py turned it off for the imports
+
     def mark(main: Main) -> Main:
         main.sections = sections  # type: ignore[attr-defined]
         return main
@@ -53,17 +56,14 @@ def cut(config: Config, sections: tuple[str, ...]) -> Config:
 def run(main: Main) -> None:
     """Run a stage as a program; exit status 1 after an error that a user can mend, 130 after Ctrl-C."""
     if not paths.PARAMS.is_file():
-        _fail(
-            SetupError(
-                "params.yaml is not here:",
-                [f"found no file of that name in {Path.cwd().name}/, expected the root of the repository"],
-                "cd there and run the same command again",
-            )
-        )
+        found = f"found no file of that name in {Path.cwd().name}/, expected the root of the repository"
+        sys.exit(str(SetupError("params.yaml is not here:", [found], "cd there and run the same command again")))
     name = sys.modules[main.__module__].__spec__.name.rsplit(".", 1)[-1]  # type: ignore[union-attr]  # __module__ is __main__ under -m
 
     def task(composed: DictConfig) -> None:
-        sys.exit(_run(name, main, composed))
+        status = _run(name, main, composed)
+        gc.freeze()  # else Python ends with a last look at all of torch, 1 s
+        sys.exit(status)
 
     hydra.main(version_base="1.3", config_path=str(Path.cwd()), config_name="stage")(task)()
 
@@ -95,7 +95,3 @@ def _set_threads(threads: int) -> None:
 
     torch.set_num_threads(threads)
     os.environ["OMP_NUM_THREADS"] = str(threads)
-
-
-def _fail(error: FinetuneError) -> None:
-    sys.exit(str(error))

@@ -4,7 +4,8 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import datasets
-import evaluate
+
+from finetune.evaluation.library import evaluate
 
 
 class Judged(evaluate.Metric, ABC):  # type: ignore[misc]  # the library is not annotated

@@ -7,10 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import evaluate
-
 from finetune.config.schema import METRICS, Evaluate
 from finetune.evaluation.comparison import with_interval
+from finetune.evaluation.library import evaluate
 
 LOADED = ("finetune/evaluation/metrics",)
 

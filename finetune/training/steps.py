@@ -18,6 +18,7 @@ PREFERENCE = SUPERVISED | {
     "accuracy": "rewards/accuracies",
     "chosen": "rewards/chosen",
     "rejected": "rewards/rejected",
+    "nll": "nll",
 }
 LAST = 10  # steps that the reported loss is the mean of
 

@@ -48,11 +48,28 @@ def test_the_first_loss_is_ln_2_after_every_kind_of_training_and_the_margin_grow
     assert Tuned.of(paths.DPO) == tuned
     assert report["first"]["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert report["first"]["margin"] == pytest.approx(0, abs=1e-5)
-    assert report["steps"][0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert report["steps"][0]["loss"] == pytest.approx(math.log(2) + cfg.dpo.rpo_alpha * report["steps"][0]["nll"], abs=1e-5)
     assert report["steps"][-1]["margin"] > 0.01
     assert report["steps_total"] == len(report["steps"]) == 8
     assert (report["beta"], report["pairs"], report["world_size"]) == (cfg.dpo.beta, 16, 1)
     assert adapters.load_tuned(cfg.model, paths.DPO).dtype == torch.float32
+
+
+def test_without_rpo_alpha_it_is_plain_dpo(workspace: Path) -> None:
+    dpo.main(until_dpo("dpo.rpo_alpha=0"))
+    report = json.loads(paths.metrics("dpo").read_text())
+    assert report["steps"][0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert report["steps"][0]["nll"] > 1
+
+
+def test_rpo_alpha_keeps_the_chosen_answers_likely(workspace: Path) -> None:
+    cfg = until_dpo("dpo.learning_rate=0.005", "dpo.num_train_epochs=4")
+    losses = {}
+    for alpha in (0.0, 1.0):
+        dpo.main(cfg.model_copy(update={"dpo": cfg.dpo.model_copy(update={"rpo_alpha": alpha})}))
+        losses[alpha] = [step["nll"] for step in json.loads(paths.metrics("dpo").read_text())["steps"]]
+    assert losses[1.0][0] == losses[0.0][0]
+    assert losses[1.0][-1] < losses[0.0][-1]
 
 
 def test_every_layer_of_the_adapter_moves_away_from_train(workspace: Path) -> None:
@@ -74,7 +91,7 @@ def swap(table: pa.Table) -> pa.Table:
 def test_a_reference_of_another_model_stops_it_before_the_first_update(workspace: Path, corrupt: Any) -> None:
     cfg = until_dpo()
     pq.write_table(corrupt(pq.read_table(TABLE)), TABLE)
-    with pytest.raises(TrainingError, match=r"before the first update the loss is \d\.\d{7} and the margin .*dvc repro reference"):
+    with pytest.raises(TrainingError, match=r"before the first update the loss is \d+\.\d{7} and the margin .*dvc repro reference"):
         dpo.main(cfg)
     assert not paths.DPO.exists()
 

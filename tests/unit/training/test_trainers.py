@@ -97,23 +97,25 @@ def test_the_loss_on_a_cpu_is_trls_own_without_its_chunks(workspace: Path, token
 
 
 @pytest.mark.parametrize(
-    ("first", "exact", "fine"),
+    ("first", "beta", "exact", "fine"),
     [
-        (First(math.log(2), 0.0), True, True),
-        (First(math.log(2) + 9e-6, -9e-6), True, True),
-        (First(math.log(2) + 2e-5, 0.0), True, False),
-        (First(math.log(2), -2e-5), True, False),
-        (First(math.log(2) + 0.019, 0.019), False, True),
-        (First(math.log(2), 0.021), False, False),
-        (First(math.nan, 0.0), False, False),
+        (First(math.log(2), 0.0), 1.0, True, True),
+        (First(math.log(2) + 9e-6, -9e-6), 1.0, True, True),
+        (First(math.log(2) + 2e-5, 0.0), 1.0, True, False),
+        (First(math.log(2), -2e-5), 0.1, True, False),
+        (First(math.log(2), -2e-5), 3.0, True, True),
+        (First(math.log(2), -4e-5), 3.0, True, False),
+        (First(math.log(2) + 0.019, 0.019), 1.0, False, True),
+        (First(math.log(2), 0.021), 1.0, False, False),
+        (First(math.nan, 0.0), 1.0, False, False),
     ],
 )
-def test_the_first_loss_must_be_that_of_a_model_compared_with_itself(first: First, exact: bool, fine: bool) -> None:
+def test_the_first_loss_must_be_that_of_a_model_compared_with_itself(first: First, beta: float, exact: bool, fine: bool) -> None:
     if fine:
-        check_first(first, exact)
+        check_first(first, beta, exact)
     else:
         with pytest.raises(TrainingError, match=r"the loss is .* and the margin .*expected ln 2 = 0\.6931472 and 0.*dvc repro reference"):
-            check_first(first, exact)
+            check_first(first, beta, exact)
 
 
 def test_pairs_are_taken_as_they_are(workspace: Path) -> None:
