@@ -3,12 +3,8 @@
 import random
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from finetune.data import tables
 
-IDS = pa.list_(pa.int32())
-SFT = pa.schema([("id", pa.string()), ("slice", pa.string()), ("input_ids", IDS), ("labels", IDS)])
-PAIRS = pa.schema([("id", pa.string()), ("slice", pa.string()), ("prompt_ids", IDS), ("chosen_ids", IDS), ("rejected_ids", IDS)])
 VOCABULARY = 440  # of the tiny model's tokenizer
 END = 2
 
@@ -17,8 +13,8 @@ def write_formatted(folder: Path, records: int = 24, pairs: int = 16) -> Path:
     """Write data/formatted under the folder, and return it."""
     draw = random.Random(5)
     for split, count in (("train", records), ("validation", 5)):
-        _write(folder / "sft" / f"{split}.parquet", SFT, [_record(draw, row) for row in range(count)])
-    _write(folder / "preference" / "train.parquet", PAIRS, [_pair(draw, row) for row in range(pairs)])
+        tables.write(folder / "sft" / f"{split}.parquet", tables.SFT, [_record(draw, row) for row in range(count)])
+    tables.write(folder / "preference" / "train.parquet", tables.PREFERENCE, [_pair(draw, row) for row in range(pairs)])
     return folder
 
 
@@ -34,8 +30,3 @@ def _pair(draw: random.Random, row: int) -> dict[str, object]:
 
 def _ids(draw: random.Random, least: int, most: int) -> list[int]:
     return [draw.randrange(3, VOCABULARY) for _ in range(draw.randint(least, most))]
-
-
-def _write(path: Path, schema: pa.Schema, rows: list[dict[str, object]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)

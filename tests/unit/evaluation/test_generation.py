@@ -1,28 +1,13 @@
 """Greedy answers are those of the model alone: not of the batch, of the padding, or of settings that came with the model."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune.evaluation.generation import end_tokens, greedy
-from finetune.models import loaders
-from finetune.models.base import load_tokenizer
-from tests.conftest import composed
 
 PROMPTS = [[5, 9, 300], [7], [44, 45, 46, 47, 48, 49, 50, 51], [300, 301], [9] * 12, [100, 3, 7, 81, 9]]
 LIMIT = 10
-
-
-@pytest.fixture
-def model(workspace: Path) -> PreTrainedModel:
-    return loaders.load(composed("experiment=tiny").model)
-
-
-@pytest.fixture
-def tokenizer(workspace: Path) -> PreTrainedTokenizerBase:
-    return load_tokenizer(composed("experiment=tiny").model)
 
 
 @torch.inference_mode()

@@ -1,32 +1,17 @@
 """Rows of likelihoods: sums over what is supervised, and no number that isn't one."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune.errors import ModelError
 from finetune.evaluation import likelihoods
-from finetune.models import loaders
-from finetune.models.base import load_tokenizer
-from tests.conftest import composed
 
 RECORDS = [
     {"id": "a", "slice": "seen", "input_ids": [1, 50, 51, 52, 2], "labels": [-100, -100, 51, 52, 2]},
     {"id": "b", "slice": "all", "input_ids": [60, 61], "labels": [-100, 61]},
 ]
 PAIRS = [{"id": "p", "slice": "seen", "prompt_ids": [1, 50], "chosen_ids": [51, 52, 2], "rejected_ids": [61, 2]}]
-
-
-@pytest.fixture
-def model(workspace: Path) -> PreTrainedModel:
-    return loaders.load(composed("experiment=tiny").model)
-
-
-@pytest.fixture
-def tokenizer(workspace: Path) -> PreTrainedTokenizerBase:
-    return load_tokenizer(composed("experiment=tiny").model)
 
 
 @torch.inference_mode()
