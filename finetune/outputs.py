@@ -31,6 +31,7 @@ def folder(path: Path) -> Iterator[Path]:
         yield part
         for file in sorted(part.rglob("*")):
             if file.is_file():
+                file.chmod(part.stat().st_mode & 0o666)  # safetensors writes for its owner alone, whatever the umask
                 _sync(file)
         _clear(path)
         part.rename(path)

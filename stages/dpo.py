@@ -43,7 +43,8 @@ def main(cfg: Config) -> None:
 
     if world.main_process():
         report = {
-            "loss": steps.loss,
+            "loss": steps.at_the_end("loss"),
+            "dpo_loss": steps.at_the_end("dpo_loss"),
             "first": {"loss": first.loss, "margin": first.margin},
             "beta": cfg.dpo.beta,
             "pairs": len(pairs),
@@ -54,7 +55,7 @@ def main(cfg: Config) -> None:
         }
         adapters.save(paths.DPO, tuned, model, tokenizer, cfg.model)
         outputs.write_json(paths.metrics("dpo"), report)
-        log.info("%d steps: loss %.3f from %.4f", report["steps_total"], report["loss"], first.loss)
+        log.info("%d steps: DPO's loss %.3f from %.4f", report["steps_total"], report["dpo_loss"], first.loss)
     world.leave()
 
 

@@ -43,7 +43,7 @@ def main(cfg: Config) -> None:
     if world.main_process():
         batch_size = cfg.train.per_device_train_batch_size
         report = {
-            "loss": steps.loss,
+            "loss": steps.at_the_end("loss"),
             "validation_loss": supervised.validation_loss(model, validation, batch_size, tokenizer.pad_token_id),
             "records": len(records),
             "supervised_tokens": supervised.supervised_tokens(records),

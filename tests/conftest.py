@@ -1,11 +1,13 @@
 """Fixtures that every kind of test shares: configurations composed from conf/, folders to run a stage in, copies of the repository."""
 
+import errno
 import importlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
@@ -34,6 +36,18 @@ def composed(*overrides: str) -> Config:
     with hydra.initialize_config_dir(str(ROOT / paths.CONF), version_base=None):
         values = OmegaConf.to_container(hydra.compose("config", overrides=["tracking=off", *overrides]), resolve=True)
     return validate(values)  # type: ignore[arg-type]
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Nothing that is written reaches the disk: flushing it fails, as on a full one."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import torch
 from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from finetune.models.batches import by_length
 from finetune.progress import progress
 
 
@@ -39,8 +40,8 @@ def greedy(
 ) -> list[Answer]:
     """Return the answers, in the order of the prompts.
 
-    Batches are sorted by length, so that little is padded and a batch too large for the memory fails at once. The model's own generation
-    settings (temperature, repetition penalty) are left aside: they differ between models, and would be taken for what training did.
+    The model's own generation settings (temperature, repetition penalty) are left aside: they differ between models, and would be taken
+    for what training did.
 
     The batch decides the order of sums, so the last bits of a logit, but hardly an answer: in float32 all of 128 answers of SmolLM2-135M
     were the same in batches of 16, 32, 64 and 128. In 16 bits a near tie may fall otherwise, so keep one batch size within a comparison.
@@ -49,9 +50,7 @@ def greedy(
         do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=sorted(ends), pad_token_id=tokenizer.pad_token_id, use_cache=True
     )
     answers: dict[int, Answer] = {}
-    order = sorted(range(len(prompts)), key=lambda place: (-len(prompts[place]), place))
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    for batch in progress(batches, "answering", unit="batches"):
+    for batch in progress(by_length(prompts, batch_size), "answering", unit="batches"):
         written = _continued(model, [prompts[place] for place in batch], tokenizer.pad_token_id)
         answers.update({place: _answer(ids, ends, tokenizer) for place, ids in zip(batch, written, strict=True)})
     return [answers[place] for place in range(len(prompts))]

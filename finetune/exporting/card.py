@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from finetune.config.schema import Config
+from finetune.evaluation.slices import scored
 from finetune.models.adapters import Tuned
 
 METHODS = {"lora": "LoRA", "qlora": "QLoRA (LoRA over the base in 4 bits)", "full": "full fine-tuning of every weight"}
@@ -59,9 +60,8 @@ def _made_from(cfg: Config, tuned: Tuned, prepared: Metrics) -> str:
 
 
 def _scores(evaluated: Metrics) -> str:
-    found = {name: scores for name, scores in evaluated["dpo"].items() if isinstance(scores, Mapping) and "exact_match" in scores}
-    slices = sorted(found, key=lambda name: (name != "seen", name))
-    first = found[slices[0]]
+    slices = scored(evaluated)
+    first = evaluated["dpo"][slices[0]]
     metrics = ["exact_match", *sorted(key.removesuffix("_low") for key in first if key.endswith("_low") and key != "exact_match_low")]
     rows = [
         (name.replace("_", " "), called, f"{scores['records']:,}", *(_percent(scores, metric) for metric in metrics))

@@ -6,6 +6,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from finetune.models.batches import by_length
 from finetune.progress import progress
 
 IGNORED = -100  # label of a position that is not supervised
@@ -27,15 +28,12 @@ def label_logps(
 ) -> torch.Tensor:
     """Return the log-probability of each row's labels, summed over the supervised positions; rows are (input_ids, labels).
 
-    Batches are sorted by length and padded on the right; of all positions only those from the first supervised one on are projected to
-    the vocabulary, which is most of the cost of a small model. In 16 bits the arithmetic is autocast as in training, so that the first
-    loss of dpo is ln 2.
+    Batches are padded on the right; of all positions only those from the first supervised one on are projected to the vocabulary, which
+    is most of the cost of a small model. In 16 bits the arithmetic is autocast as in training, so that the first loss of dpo is ln 2.
     """
     model.eval()
     sums = torch.zeros(len(rows), dtype=torch.float32)
-    order = sorted(range(len(rows)), key=lambda row: (len(rows[row][0]), row), reverse=True)
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    for batch in progress(batches, doing, unit="batches"):
+    for batch in progress(by_length([ids for ids, _ in rows], batch_size), doing, unit="batches"):
         sums[batch] = _batch(model, [rows[row] for row in batch], pad_id).cpu()
     return sums
 

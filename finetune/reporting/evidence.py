@@ -33,12 +33,6 @@ def settings(cfg: Config) -> dict[str, Any]:
     return {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in _flat("", sections)}
 
 
-def slices(evaluated: Mapping[str, Metrics]) -> list[str]:
-    """Slices of the test set that the models were scored on, `seen` first."""
-    found = {name for scores in evaluated.values() for name, score in scores.items() if isinstance(score, dict) and "exact_match" in score}
-    return sorted(found, key=lambda name: (name != "seen", name))
-
-
 def lengths() -> dict[str, npt.NDArray[np.int64]]:
     """Tokens of each record that was trained on: of the conversations, and of the longer answer of each preference pair."""
     sft = pq.read_table(paths.FORMATTED / "sft" / "train.parquet", columns=["input_ids"])

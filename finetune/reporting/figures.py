@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from finetune import outputs
-from finetune.reporting.evidence import MODELS, Metrics, slices
+from finetune.evaluation.slices import scored
+from finetune.reporting.evidence import MODELS, Metrics
 
 INK, QUIET, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 COLORS = {"base": "#a8b3bf", "train": "#2f6f9f", "dpo": "#d9822b", "chosen": "#3d8b5f", "rejected": "#b8433f"}
@@ -58,12 +59,12 @@ def supervised(train: Metrics, path: Path) -> None:
 
 
 def preference(dpo: Metrics, path: Path) -> None:
-    """DPO: the loss from ln 2 on, and the rewards of chosen and rejected answers, whose distance is the margin."""
+    """DPO: its own loss from ln 2 on, and the rewards of chosen and rejected answers, whose distance is the margin."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 3.6), layout="constrained")
         left, right = figure.subplots(1, 2)
         steps = _steps(dpo, "step")
-        _curve(left, steps, _steps(dpo, "loss"), COLORS["dpo"], "loss")
+        _curve(left, steps, _steps(dpo, "dpo_loss"), COLORS["dpo"], "DPO's loss")
         left.axhline(np.log(2), color=QUIET, linestyle=DASHED, linewidth=1, label="ln 2, where it must begin")
         left.set(title="Direct preference optimisation", xlabel="optimizer step", ylabel="loss a pair", ylim=(0, None))
         left.legend(loc="best")
@@ -102,7 +103,7 @@ def lengths(tokens: Mapping[str, npt.NDArray[np.int64]], limit: int, path: Path)
 
 def before_after(evaluated: Mapping[str, Metrics], confidence: float, path: Path) -> None:
     """Exact match of base, train and dpo on each slice of the test set, with intervals."""
-    names = slices(evaluated)
+    names = scored(evaluated)
     models = [model for model in MODELS if model in evaluated]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 3.8), layout="constrained")

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from finetune.config.schema import Config
-from finetune.reporting.evidence import MODELS, Metrics, slices
+from finetune.evaluation.slices import scored
+from finetune.reporting.evidence import MODELS, Metrics
 from finetune.reporting.provenance import Origin
 
 FIGURES = {  # title → name of the file
@@ -51,7 +52,7 @@ def _head(cfg: Config, metrics: Mapping[str, Metrics]) -> str:
 
 def _scores(evaluated: Mapping[str, Metrics], confidence: float) -> str:
     rows = []
-    for name in slices(evaluated):
+    for name in scored(evaluated):
         for model in (model for model in MODELS if name in evaluated.get(model, {})):
             score = evaluated[model][name]
             exact = f"{_percent(score['exact_match'])} ({100 * score['exact_match_low']:.1f} to {100 * score['exact_match_high']:.1f})"
@@ -82,8 +83,8 @@ def _training(metrics: Mapping[str, Metrics]) -> str:
     return (
         f"Supervised: {train['trainable_parameters']:,} of {train['parameters']:,} parameters trained ({share:.2%}), "
         f"loss {train['loss']:.4f} over the last steps. "
-        f"DPO: the loss began at {dpo['first']['loss']:.6f} (ln 2 is 0.693147) with a margin of {dpo['first']['margin']:.6f}, "
-        f"and ended at {dpo['loss']:.4f}."
+        f"DPO: its loss began at {dpo['first']['loss']:.6f} (ln 2 is 0.693147) with a margin of {dpo['first']['margin']:.6f}, "
+        f"and ended at {dpo['dpo_loss']:.4f}."
     )
 
 

@@ -69,7 +69,8 @@ class Preference(Steady, DPOTrainer):
         nll = -(self._chosen_logps.sum(dim=1) / lengths).mean()
         del self._chosen_logps
         mode = "train" if model.training else "eval"
-        self._metrics[mode]["nll"].append(self.accelerator.gather(nll.detach()).mean().item())
+        for name, part in (("dpo_loss", preference), ("nll", nll)):
+            self._metrics[mode][name].append(self.accelerator.gather(part.detach()).mean().item())
         return preference + self.rpo_alpha * nll if self.rpo_alpha else preference
 
     def first(self) -> First:

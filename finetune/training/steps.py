@@ -18,9 +18,10 @@ PREFERENCE = SUPERVISED | {
     "accuracy": "rewards/accuracies",
     "chosen": "rewards/chosen",
     "rejected": "rewards/rejected",
+    "dpo_loss": "dpo_loss",
     "nll": "nll",
 }
-LAST = 10  # steps that the reported loss is the mean of
+LAST = 10  # steps that a reported loss is the mean of
 
 
 class Steps(TrainerCallback):
@@ -35,10 +36,9 @@ class Steps(TrainerCallback):
         self._bar: Iterator[int] = iter(())
         self._clock, self._tokens = 0.0, 0.0
 
-    @property
-    def loss(self) -> float:
-        """Mean loss of the last ten steps."""
-        last = [row["loss"] for row in self.rows[-LAST:]]
+    def at_the_end(self, name: str) -> float:
+        """Mean of the last ten steps."""
+        last = [row[name] for row in self.rows[-LAST:]]
         return float(sum(last) / len(last))
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

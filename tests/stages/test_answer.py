@@ -1,7 +1,6 @@
 """The stage answer: one model's answers to the test prompts, and how likely it finds what it should say."""
 
 import json
-import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -16,7 +15,7 @@ from finetune.errors import ConfigError, DataError, ModelError, OutputError
 from finetune.evaluation import likelihoods
 from finetune.models import adapters
 from stages import answer, train
-from tests.conftest import composed
+from tests.conftest import composed, full_disk
 
 TEST = paths.FORMATTED / "sft" / "test.parquet"
 
@@ -124,13 +123,9 @@ def test_ctrl_c_leaves_nothing_and_the_same_command_then_works(tiny_copy: Path, 
     assert len(ask("dpo")[0]) == 24
 
 
-def test_a_full_disk_leaves_no_half_file(tiny_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
+def test_a_full_disk_leaves_no_half_file(tiny_copy: Path) -> None:
     forget("base")
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match=r"reports/answers/base\.jsonl: the disk is full"):
+    with full_disk(), pytest.raises(OutputError, match=r"reports/answers/base\.jsonl: the disk is full"):
         ask("base")
     assert not list(paths.REPORTS.rglob("*base.jsonl*"))
 

@@ -1,7 +1,6 @@
 """The stage evaluate: three models set side by side, from what they answered and without loading any."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from finetune.config.compose import validate
 from finetune.errors import ConfigError, DataError, OutputError
 from finetune.evaluation import samples
 from stages import evaluate
-from tests.conftest import composed
+from tests.conftest import composed, full_disk
 
 RIGHT, WRONG = '{"intent": "HassTurnOn", "name": "lamp"}', '{"intent": "HassTurnOff", "name": "lamp"}'
 ANSWERS = {
@@ -165,12 +164,8 @@ def test_impossible_settings_are_refused_before_anything_runs(changed: dict[str,
         validate(values)
 
 
-def test_a_full_disk_leaves_no_half_report(answered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match="the disk is full"):
+def test_a_full_disk_leaves_no_half_report(answered: Path) -> None:
+    with full_disk(), pytest.raises(OutputError, match="the disk is full"):
         run()
     assert not list(paths.REPORTS.glob("*evaluate.json*"))
     assert not list(paths.REPORTS.glob("*samples.jsonl*"))

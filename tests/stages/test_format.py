@@ -1,8 +1,6 @@
 """format: token ids whose learned part is the answer, records that don't fit, and that nothing is left when it does not end."""
 
-import errno
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from finetune.errors import DataError, OutputError
 from finetune.models.base import load_tokenizer
 from stages import format as format_stage
 from stages import prepare
+from tests.conftest import full_disk
 
 Compose = Callable[..., Config]
 PREPARED = Path("data/prepared")
@@ -134,15 +133,10 @@ def test_a_pair_of_the_same_tokens_is_named(prepared: Path, compose: Compose) ->
 
 
 def test_a_full_disk_leaves_nothing_and_the_same_command_works_afterwards(prepared: Path, compose: Compose) -> None:
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     cfg = compose("experiment=tiny")
     load_tokenizer(cfg.model)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(OutputError, match="data/formatted: the disk is full"):
-            format_stage.main(cfg)
+    with full_disk(), pytest.raises(OutputError, match="data/formatted: the disk is full"):
+        format_stage.main(cfg)
     assert sorted(path.name for path in Path("data").iterdir()) == ["prepared", "raw"]
     format_stage.main(cfg)
     assert Path("reports/format.json").is_file()

@@ -1,8 +1,6 @@
 """prepare: what it writes and reports, and that nothing of it is left when it does not end."""
 
-import errno
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from finetune.config.schema import Config, SmartHome
 from finetune.data.records import Conversation
 from finetune.errors import DataError, OutputError
 from stages import prepare
+from tests.conftest import full_disk
 
 Compose = Callable[..., Config]
 PREPARED = Path("data/prepared")
@@ -109,14 +108,9 @@ def test_too_few_records_stop_with_both_numbers_and_write_nothing(workspace: Pat
 
 
 def test_a_full_disk_leaves_nothing_and_the_same_command_works_afterwards(workspace: Path, compose: Compose) -> None:
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     cfg = compose("experiment=tiny")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(OutputError, match="the disk is full, so nothing of it was kept; make room and run the same command again"):
-            prepare.main(cfg)
+    with full_disk(), pytest.raises(OutputError, match="full, so nothing of it was kept; make room and run the same command again"):
+        prepare.main(cfg)
     assert sorted(path.name for path in Path("data").iterdir()) == ["raw"]
     prepare.main(cfg)
     assert Path("reports/prepare.json").is_file()

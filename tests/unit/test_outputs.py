@@ -1,16 +1,18 @@
 """An output is whole or not there."""
 
-import errno
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from finetune import outputs
 from finetune.errors import OutputError
+from tests.conftest import full_disk
 
 Writing = Callable[[Path], AbstractContextManager[Path]]
 
@@ -23,6 +25,17 @@ def test_a_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
         assert (target / "old").is_dir()
     assert sorted(p.name for p in target.iterdir()) == ["new"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_weights_are_as_readable_as_any_file(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        with outputs.folder(tmp_path / "out") as part:
+            save_file({"a": torch.zeros(1)}, part / "a.safetensors")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out" / "a.safetensors").stat().st_mode & 0o777 == mode
 
 
 def half(path: Path, error: BaseException, writing: Writing) -> None:
@@ -40,12 +53,8 @@ def test_nothing_half_written_is_left(tmp_path: Path, error: BaseException, writ
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_said_in_words_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match=r"out\.json: the disk is full.*run the same command again"):
+def test_a_full_disk_is_said_in_words_and_leaves_nothing(tmp_path: Path) -> None:
+    with full_disk(), pytest.raises(OutputError, match=r"out\.json: the disk is full.*run the same command again"):
         outputs.write_json(tmp_path / "out.json", {"a": 1})
     assert list(tmp_path.iterdir()) == []
 

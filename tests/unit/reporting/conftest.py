@@ -43,7 +43,9 @@ def metrics() -> dict[str, Any]:
     dpo = [
         {
             "step": n,
-            "loss": math.log(2) * math.exp(-(n - 1) / 12) + 0.03 * math.sin(n),
+            "loss": math.log(2) * math.exp(-(n - 1) / 12) + 0.03 * math.sin(n) + 0.4,
+            "dpo_loss": math.log(2) * math.exp(-(n - 1) / 12) + 0.03 * math.sin(n),
+            "nll": 0.04,
             "margin": 0.1 * (n - 1),
             "accuracy": 1.0,
             "chosen": 0.02 * (n - 1) + 0.05 * math.sin(n),
@@ -72,7 +74,8 @@ def metrics() -> dict[str, Any]:
         },
         "reference": {"pairs": 120, "chosen_logp": -2.5, "rejected_logp": -7.1},
         "dpo": {
-            "loss": 0.05,
+            "loss": 0.45,
+            "dpo_loss": 0.05,
             "first": {"loss": math.log(2), "margin": 0.0},
             "beta": 0.1,
             "pairs": 120,

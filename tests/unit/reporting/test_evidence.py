@@ -27,10 +27,6 @@ def test_numbers_leave_out_single_steps_and_words(metrics: dict[str, Any]) -> No
     assert "prepare.license" not in numbers
 
 
-def test_the_seen_slice_comes_first(metrics: dict[str, Any]) -> None:
-    assert evidence.slices(metrics["evaluate"]) == ["seen", "new_home", "new_phrasing"]
-
-
 def test_every_stage_is_read(workspace: Path, metrics: dict[str, Any]) -> None:
     for stage, found in metrics.items():
         outputs.write_json(paths.metrics(stage), found)

@@ -60,4 +60,4 @@ def test_a_preference_step_has_rewards(sent: list[Any]) -> None:
 def test_the_reported_loss_is_the_mean_of_the_last_ten_steps() -> None:
     steps = Steps("training", SUPERVISED)
     steps.rows = [{"loss": float(step)} for step in range(30)]
-    assert steps.loss == 24.5
+    assert steps.at_the_end("loss") == 24.5
