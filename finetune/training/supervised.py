@@ -38,12 +38,15 @@ class Supervised(Steady, SFTTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[no-untyped-call]
         labels = inputs["labels"]
         first = first_learned(labels)
-        kept = labels.shape[1] - first + 1
+        # columns by their numbers, so that they are copied out: of a slice the vocabulary's matrix would be read once a record, and the
+        # gradient of a slice of the logits would be filled up with zeros; together a tenth of a step
+        kept = torch.arange(first - 1, labels.shape[1] - 1, device=labels.device)
         outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False, logits_to_keep=kept)
-        learned = labels[:, first:] != IGNORED
-        total = cross_entropy(outputs.logits[:, :-1][learned].float(), labels[:, first:][learned], reduction="sum")
+        learned = labels[:, first:].flatten()
+        total = cross_entropy(outputs.logits.flatten(0, 1).float(), learned, ignore_index=IGNORED, reduction="sum")
         # the gradients of several processes are averaged, while num_items_in_batch counts the tokens of all
-        loss = total / learned.sum() if num_items_in_batch is None else total / num_items_in_batch * self.accelerator.num_processes
+        counted = (learned != IGNORED).sum()
+        loss = total / counted if num_items_in_batch is None else total / num_items_in_batch * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
 
