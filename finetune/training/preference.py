@@ -23,7 +23,7 @@ from finetune.training.steps import Steps
 from finetune.training.trainers import Steady, kept_in_float32, quiet
 
 COLUMNS = ["prompt_ids", "chosen_ids", "rejected_ids", "ref_chosen_logps", "ref_rejected_logps"]
-EXACT, ROUNDED = 1e-5, 0.02  # how far the first loss may lie from ln 2 in float32, and in 16 or 4 bits, up to beta 1
+EXACT, ROUNDED = 1e-5, 0.02  # how far the first loss may lie from ln 2 in float32, and in 16 or 4 bits, where rewards are below 1
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class First:
 
     loss: float
     margin: float
+    nats: float
+    """Mean over the pairs of what both answers cost the reference: their log-probabilities without the sign, added."""
 
 
 class Preference(Steady, DPOTrainer):
@@ -75,18 +77,21 @@ class Preference(Steady, DPOTrainer):
 
     def first(self) -> First:
         """Return DPO's loss and mean margin of the first effective batch, over all processes, without training on it."""
-        losses, margins = [], []
+        losses, margins, nats = [], [], []
         rpo_alpha, self.rpo_alpha = self.rpo_alpha, 0.0  # at first the chosen answers' own loss says nothing of the reference
         policy = self.accelerator.unwrap_model(self.model).eval()
         batches = iter(self.get_train_dataloader())
         with torch.no_grad(), self.compute_loss_context_manager():
             for _, batch in zip(range(self.args.gradient_accumulation_steps), batches, strict=False):
-                loss = self.compute_loss(policy, self._prepare_inputs(batch))  # type: ignore[no-untyped-call]
+                batch = self._prepare_inputs(batch)
+                loss = self.compute_loss(policy, batch)  # type: ignore[no-untyped-call]
                 losses.append(self.accelerator.gather(loss).mean().item())
                 margins.append(self._metrics["eval"]["rewards/margins"][-1])
+                cost = batch["ref_chosen_logps"].abs() + batch["ref_rejected_logps"].abs()
+                nats.append(self.accelerator.gather(cost).mean().item())
         self._metrics["eval"].clear()
         self.rpo_alpha = rpo_alpha
-        return First(sum(losses) / len(losses), sum(margins) / len(margins))
+        return First(*(sum(values) / len(values) for values in (losses, margins, nats)))
 
 
 def trainer(
@@ -115,12 +120,13 @@ def trainer(
 def check_first(first: First, beta: float, exact: bool) -> None:
     """Refuse to train when policy and reference are not the same model.
 
-    beta: above 1 it enlarges the rounding of the log-probabilities, so it widens the limits. exact: both were computed in float32.
+    beta: above 1 it enlarges the rounding of the log-probabilities, so it widens the limits. exact: both were computed in float32, where
+    rounding is a share of the log-probabilities, some 1e-6 of them: so the less likely the answers, the wider the limits.
 
     Raises:
         TrainingError: the loss is not ln 2, or the margin is not 0.
     """
-    allowed = (EXACT if exact else ROUNDED) * max(1.0, beta)
+    allowed = EXACT * max(1.0, beta * first.nats) if exact else ROUNDED * max(1.0, beta)
     if abs(first.loss - math.log(2)) <= allowed and abs(first.margin) <= allowed:
         return
     raise TrainingError(

@@ -99,15 +99,17 @@ def test_the_loss_on_a_cpu_is_trls_own_without_its_chunks(workspace: Path, token
 @pytest.mark.parametrize(
     ("first", "beta", "exact", "fine"),
     [
-        (First(math.log(2), 0.0), 1.0, True, True),
-        (First(math.log(2) + 9e-6, -9e-6), 1.0, True, True),
-        (First(math.log(2) + 2e-5, 0.0), 1.0, True, False),
-        (First(math.log(2), -2e-5), 0.1, True, False),
-        (First(math.log(2), -2e-5), 3.0, True, True),
-        (First(math.log(2), -4e-5), 3.0, True, False),
-        (First(math.log(2) + 0.019, 0.019), 1.0, False, True),
-        (First(math.log(2), 0.021), 1.0, False, False),
-        (First(math.nan, 0.0), 1.0, False, False),
+        (First(math.log(2), 0.0, 0.5), 1.0, True, True),
+        (First(math.log(2) + 9e-6, -9e-6, 0.5), 1.0, True, True),
+        (First(math.log(2) + 2e-5, 0.0, 0.5), 1.0, True, False),
+        (First(math.log(2), -2e-5, 9.0), 0.1, True, False),
+        (First(math.log(2), -2e-5, 3.0), 1.0, True, True),
+        (First(math.log(2), -2e-5, 1.0), 3.0, True, True),
+        (First(math.log(2), -4e-5, 1.0), 3.0, True, False),
+        (First(math.log(2), -4e-4, 30.0), 1.0, True, False),
+        (First(math.log(2) + 0.019, 0.019, 30.0), 1.0, False, True),
+        (First(math.log(2), 0.021, 30.0), 1.0, False, False),
+        (First(math.nan, 0.0, 30.0), 1.0, False, False),
     ],
 )
 def test_the_first_loss_must_be_that_of_a_model_compared_with_itself(first: First, beta: float, exact: bool, fine: bool) -> None:
