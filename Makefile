@@ -24,8 +24,8 @@ setup:  ## make .venv from the lock, if it was made from another one
 		"$(PYTHON)" -m tools.setup $(LOCK); }
 
 .PHONY: run
-run: setup  ## the pipeline; EXPERIMENT=smoke: as conf/experiment/smoke.yaml has it
-	$(if $(EXPERIMENT),dvc exp run -S experiment=$(EXPERIMENT),dvc repro)
+run: setup  ## the pipeline as conf/ has it; EXPERIMENT=smoke: with conf/experiment/smoke.yaml
+	$(if $(EXPERIMENT),dvc exp run -S experiment=$(EXPERIMENT),@python -m finetune params && dvc repro)
 
 .PHONY: params
 params: setup  ## compose conf/ into params.yaml, for `dvc repro`

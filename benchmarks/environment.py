@@ -7,7 +7,6 @@ from benchmarks.record import Samples
 from benchmarks.watching import call, fresh_clone
 
 LOADED = ("tools",)  # setup runs them in processes of their own
-READS = ("Makefile",)
 CUDA = "import torch; print(int(torch.version.cuda is not None))"
 
 

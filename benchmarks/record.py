@@ -1,7 +1,7 @@
 """What a measurement leaves: benchmarks/results/<name>.json, with the raw samples and all that is needed to trust or doubt them.
 
 `covers` names the files that decide the numbers, with their sha256: what the figure's module imports and runs (read from the source), the
-files it declares in READS, and conf/, the lock and dvc.yaml. When one of them changes, the result is stale. What only prints or judges is
+files it declares in READS, and what ALWAYS names. When one of them changes, the result is stale. What only prints or judges is
 not among them.
 """
 
@@ -26,7 +26,7 @@ from tools.imports import constant, modules
 Samples = dict[str, list[float]]
 
 RESULTS = Path("benchmarks/results")
-ALWAYS = ("conf", "dvc.yaml", "requirements.lock")
+ALWAYS = ("conf", "dvc.yaml", "params.yaml", "requirements.lock", "Makefile")
 LIBRARIES = ("torch", "transformers", "trl", "peft", "dvc", "mlflow")
 QUIET = 0.5  # processes waiting for a core, by the system's average over a minute; above it times are too long
 

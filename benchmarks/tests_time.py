@@ -8,7 +8,7 @@ from benchmarks.record import Samples
 from benchmarks.watching import call, waiting
 
 LOADED = ("tests", "tools", "benchmarks")
-READS = ("pyproject.toml", "Makefile")
+READS = ("pyproject.toml",)
 
 
 def measure(root: Path) -> Samples:

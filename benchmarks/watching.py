@@ -127,7 +127,7 @@ def watch(clone: Path, *command: str) -> Watched:
     if process.returncode:
         lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
         raise SetupError(f"{' '.join(command)} failed with exit status {process.returncode}:", lines[-TAIL:])
-    missed = sorted(set(stages) - set(watched.started))
+    missed = sorted(set(stages) - set(watched.started) - {"check"})  # which the committed dvc.lock may have
     if missed:
         raise SetupError(f"{' '.join(command)} did not run all of {len(stages)} stages; not seen:", missed)
     return watched

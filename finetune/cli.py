@@ -52,7 +52,7 @@ def params(
 
 @app.command()
 def check() -> None:
-    """Say what would spoil a run: settings that parted, packages that are not the lock's."""
+    """Say what would spoil a run: settings composed from another conf/, packages that are not the lock's."""
     drifted = compose.drift(_settings().conf_sha)
     if drifted is not None:
         raise ConfigError("conf/ and params.yaml have parted:", [drifted], compose.REMEDY)
@@ -60,7 +60,7 @@ def check() -> None:
     different = environment.locked_differences(lock)
     if different:
         raise SetupError(f"the environment is not that of {lock.name}:", different, "run `make setup`")
-    out.print(f"settings and packages are what conf/ and {lock.name} say")
+    out.print(f"settings were composed from {paths.CONF}/ as it is now, packages are those of {lock.name}")
 
 
 def _settings() -> Config:

@@ -1,6 +1,6 @@
 """How the installed packages differ from the lock, found without importing any of them.
 
-Standard library only, and fast (10 ms for 200 packages): it runs where packages are missing, and before every paid run.
+Standard library only, and fast (10 ms for 200 packages): it runs where packages are missing, and in `finetune check`.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Refuse to spend anything on a run whose settings or packages are not what the repository says. conf/, the lock → nothing
+"""Refuse to spend anything on settings that were composed from another conf/ than the one at hand. conf/ → nothing
 
 python -m stages.check
 """
@@ -20,7 +20,7 @@ def main(cfg: Config) -> None:
     drifted = drift(cfg.conf_sha, paths.CONF)
     if drifted is not None:
         raise ConfigError("conf/ and params.yaml have parted:", [drifted], REMEDY)
-    log.info("params.yaml is what conf/ composes to")
+    log.info("params.yaml was composed from conf/ as it is now")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ def main(cfg: Config) -> None:
         found = f"export.merged: found false with dpo.method={tuned.method}, which leaves no adapter, expected true; set export.merged=true"
         raise ConfigError("nothing would be exported:", [found])
     report = {}
+    tokenizer = load_tokenizer(cfg.model)
     with outputs.folder(paths.EXPORT) as part:
         exported = {}
         if adapter:
@@ -46,12 +47,13 @@ def main(cfg: Config) -> None:
 
             model = adapters.load_tuned(cfg.model, paths.DPO)
             ends = end_tokens(model, {record["input_ids"][-1] for record in test})
-            merged.save(model, load_tokenizer(cfg.model), ends, part / "merged", cfg.export)
+            merged.save(model, tokenizer, ends, part / "merged", cfg.export)
             exported["merged"] = manifest.parameters(part / "merged")
             report["max_logit_difference"] = merged.difference(part / "merged", cfg.model, cfg.export, rows, expected)
 
+        thinks = "enable_thinking" in str(tokenizer.chat_template)
         prepared, evaluated = (outputs.read_json(paths.metrics(name)) for name in ("prepare", "evaluate"))
-        outputs.write_text(part / "README.md", card.write(cfg, tuned, exported, prepared, evaluated))
+        outputs.write_text(part / "README.md", card.write(cfg, tuned, exported, prepared, evaluated, thinks=thinks))
         described = manifest.describe(cfg, tuned, exported, part, paths.FORMATTED)
         outputs.write_json(part / "manifest.json", described)
         sizes = [file.stat().st_size for file in part.rglob("*") if file.is_file()]

@@ -2,7 +2,7 @@
 
     python -m stages.report
 
-The last stage, without outs: DVC never restores it from its run cache, so MLflow hears of every run, also of one that only reused.
+The last stage. Its out is in no cache (dvc.yaml), so DVC never restores it, and MLflow hears of every run, also of one that only reused.
 """
 
 import logging

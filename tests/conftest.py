@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
@@ -18,6 +19,7 @@ import stages  # noqa: F401  # sets the environment before anything imports torc
 from finetune import paths
 from finetune.config.compose import validate
 from finetune.config.schema import Config
+from finetune.config.stage import cut
 
 ROOT = Path(__file__).resolve().parents[1]
 # for every process that a test starts: this environment's programs, a git identity, nothing of a surrounding dvc
@@ -63,16 +65,41 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which prepare to export ran once with `experiment=tiny`, in this process. Read it, never write to it."""
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, set[str]]]:
+    """`tiny_run`, and stage → the sections of params.yaml that it read there."""
     folder = tmp_path_factory.mktemp("tiny")
+    read: dict[str, set[str]] = {name: set() for name in STAGES}
     with pytest.MonkeyPatch.context() as patch:
         _enter(folder, patch)
         for name in STAGES:
             main = importlib.import_module(f"stages.{name}").main
+            patch.setattr(Config, "__getattribute__", _noting(read[name]), raising=False)
             for which in ("base", "train", "dpo") if name == "answer" else ("",):
-                main(composed("experiment=tiny", *([f"answer.which={which}"] if which else [])))
-    return folder
+                whole = composed("experiment=tiny", *([f"answer.which={which}"] if which else []))
+                given = cut(whole, main.sections)
+                read[name].clear()
+                main(given)
+    return folder, read
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny: tuple[Path, dict[str, set[str]]]) -> Path:
+    """A folder in which prepare to export ran once with `experiment=tiny`, in this process. Read it, never write to it."""
+    return tiny[0]
+
+
+def _noting(read: set[str]) -> Callable[[Config, str], Any]:
+    """Attribute access of a configuration that notes which of its sections were asked for; iterating asks for all that it has."""
+
+    def ask(config: Config, name: str) -> Any:
+        found = object.__getattribute__(config, name)
+        if name == "__dict__":
+            read.update(found)
+        elif name in Config.model_fields:
+            read.add(name)
+        return found
+
+    return ask
 
 
 @pytest.fixture

@@ -34,9 +34,11 @@ def make(lock: Path) -> None:
     wanted = pins(lock)
     stale = [name for before in MADE_FROM.glob("*.lock") for name in pins(before) if name not in wanted]
     shutil.rmtree(MADE_FROM, ignore_errors=True)
-    if not PYTHON.with_name("pip").exists():  # the last thing that venv writes
+    usable = _version() == f"{sys.version_info[0]}.{sys.version_info[1]}"
+    if not usable or not PYTHON.with_name("pip").exists():  # the last thing that venv writes
         _say(f".venv with Python {sys.version.split()[0]}")
-        venv.create(ENVIRONMENT, with_pip=True, clear=not PYTHON.exists())
+        venv.create(ENVIRONMENT, with_pip=True, clear=not usable)
+        stale = []
     if stale:
         _say(f"removing {len(stale)} packages that {lock.name} no longer has")
         _pip("uninstall", "--yes", *stale)
@@ -51,6 +53,14 @@ def make(lock: Path) -> None:
     shutil.copy(COMMAND, PYTHON.with_name("finetune"))
     MADE_FROM.mkdir()
     shutil.copy(lock, MADE_FROM)
+
+
+def _version() -> str:
+    """`3.11`, of the environment's Python; empty if there is none that runs."""
+    try:
+        return _run([str(PYTHON), "-c", "import sys; print(*sys.version_info[:2], sep='.')"]).stdout.strip()
+    except OSError:
+        return ""
 
 
 def _check(lock: Path) -> None:

@@ -202,7 +202,7 @@ class _Lora(Section):
     """The adapter's output is scaled by lora_alpha / r."""
     lora_dropout: Share
     """Dropout before the adapter, while training."""
-    target_modules: Literal["all-linear"] | list[str]
+    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)]
     """Modules that get an adapter: all-linear is every linear layer but the output layer."""
 
 
@@ -363,6 +363,11 @@ class Config(Section):
         if model.loader == "unsloth" and model.device != "cuda":
             problems.append(
                 f"model.loader: found 'unsloth' with model.device={model.device}, expected model.device=cuda, all that it runs on"
+            )
+        if self.launch.processes > 1 and "nproc-per-node" not in self.launch.command:
+            problems.append(
+                f"launch.processes: found {self.launch.processes} with launch.command={self.launch.command!r}, "
+                "expected 1, which is all that it starts; set launch=distributed"
             )
         if problems:
             raise ValueError("\n".join(problems))

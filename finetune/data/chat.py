@@ -73,8 +73,11 @@ class Chat:
 
     def _ids(self, messages: Sequence[Message], generation: bool) -> list[int]:
         try:
-            # the template writes the beginning-of-text token where the model wants one, and the tokenizer adds none to it
-            ids = self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=generation, return_dict=False)
+            # the template writes the beginning-of-text token where the model wants one, and the tokenizer adds none to it; a model that
+            # can think aloud first is told not to, so that the place for it belongs to the prompt
+            ids = self._tokenizer.apply_chat_template(
+                list(messages), add_generation_prompt=generation, return_dict=False, enable_thinking=False
+            )
         except TemplateError as error:
             raise UnusableError(f"the chat template refuses it ({error}); if it takes no system message, set data.system=null") from error
         return cast("list[int]", ids)

@@ -163,9 +163,11 @@ def prefer(pool: Sequence[Spoken], drawing: Drawing, home: Home, count: int, rng
     used: Counter[str] = Counter()
     pairs: list[Preference] = []
     for spoken in pool:
+        if len(pairs) == count:
+            break
         right = {reading.call for reading in drawing.judge.readings(spoken.text)}
         options = {rule: wrong for rule, wrong in near_misses(spoken, drawing.language, home, rng).items() if wrong not in right}
-        if options and len(pairs) < count:
+        if options:
             rule = min(options, key=lambda name: (used[name], list(RULES).index(name)))
             used[rule] += 1
             said = records.prompt(system, spoken.text)

@@ -64,6 +64,8 @@ def lines(path: Path, form: Form) -> Iterator[Line]:
             cut = last and not raw.endswith(b"\n")
             what = "the last line is cut off" if cut else f"not JSON ({error.msg.lower()} at character {error.pos + 1})"
             problems.append(f"{place}: {what}, expected one JSON object a line; {'copy the file again' if cut else 'mend the line'}")
+        except ValueError as error:  # a number of thousands of digits
+            problems.append(f"{place}: {str(error).partition(';')[0].lower()}, expected {form}; mend the line")
         except RecursionError:
             problems.append(f"{place}: nested too deeply, expected {form}; mend the line")
         except _RefusedError as error:

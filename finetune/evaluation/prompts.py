@@ -39,7 +39,7 @@ def test_prompts(limit: int | None) -> list[Prompt]:
     records = tables.read(TOKENS)
     strangers = [f"{TOKENS}: found record {record['id']}, which {TEXTS} has not" for record in records if record["id"] not in texts]
     if strangers:
-        raise DataError("the test set was formatted from other texts:", strangers, "run `dvc repro format`, then the same command again")
+        raise DataError("the test set was formatted from other texts:", strangers, "run `dvc repro`")
     prompts = []
     taken: Counter[str] = Counter()
     for record in records:

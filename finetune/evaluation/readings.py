@@ -74,4 +74,4 @@ def _lone(path: Path, than: Path, here: Sequence[tuple[Any, ...]], there: Sequen
 
 
 def _again(model: str) -> str:
-    return f"run `dvc repro answer@{model}`, or `python -m stages.answer answer.which={model}`, then the same command again"
+    return f"run `dvc repro`, or `python -m stages.answer answer.which={model}` and the same command again"

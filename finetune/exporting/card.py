@@ -16,8 +16,11 @@ MODELS = {"base": "base model", "train": "after the first step", "dpo": "**this 
 Metrics = Mapping[str, Any]
 
 
-def write(cfg: Config, tuned: Tuned, exported: Mapping[str, int], prepared: Metrics, evaluated: Metrics) -> str:
-    """README.md of an export, with the header that the Hugging Face hub reads; `exported`: part → its number of parameters."""
+def write(cfg: Config, tuned: Tuned, exported: Mapping[str, int], prepared: Metrics, evaluated: Metrics, *, thinks: bool) -> str:
+    """README.md of an export, with the header that the Hugging Face hub reads.
+
+    exported: part → its number of parameters. thinks: the chat template lets the model think aloud first, unless it is told not to.
+    """
     parts = [
         f"---\n{_header(cfg).to_yaml()}\n---",
         f"# {cfg.model.name}, tuned",
@@ -28,7 +31,7 @@ def write(cfg: Config, tuned: Tuned, exported: Mapping[str, int], prepared: Metr
         "## What it is for, and what not",
         _use(cfg),
         "## How to load it",
-        *_loading(cfg, tuned, exported),
+        *_loading(cfg, tuned, exported, thinks),
         "## Where it comes from",
         _sources(cfg),
     ]
@@ -94,18 +97,19 @@ def _use(cfg: Config) -> str:
     )
 
 
-def _loading(cfg: Config, tuned: Tuned, exported: Mapping[str, int]) -> list[str]:
+def _loading(cfg: Config, tuned: Tuned, exported: Mapping[str, int], thinks: bool) -> list[str]:
     parts = []
     if "merged" in exported:
-        parts += [f"`merged/`, {exported['merged']:,} parameters, with `transformers` alone:", _example(cfg)]
+        parts += [f"`merged/`, {exported['merged']:,} parameters, with `transformers` alone:", _example(cfg, thinks)]
     if "adapter" in exported:
         over = _base(cfg) if tuned.below == "base" else "the weights after the first step, which are not here: use `merged/`"
         parts.append(f'`adapter/`, {exported["adapter"]:,} parameters: `peft.PeftModel.from_pretrained(base, "adapter")`, over {over}.')
     return parts
 
 
-def _example(cfg: Config) -> str:
+def _example(cfg: Config, thinks: bool) -> str:
     """A program that asks the model; a test runs it."""
+    options = 'add_generation_prompt=True, return_dict=True, return_tensors="pt"' + (", enable_thinking=False" if thinks else "")
     system = [] if cfg.data.system is None else [{"role": "system", "content": cfg.data.system}]
     lines = [
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
@@ -113,7 +117,7 @@ def _example(cfg: Config) -> str:
         'model = AutoModelForCausalLM.from_pretrained("merged", dtype="auto")',
         'tokenizer = AutoTokenizer.from_pretrained("merged")',
         f"messages = {json.dumps([*system, {'role': 'user', 'content': 'your request'}], ensure_ascii=False)}",
-        'prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")',
+        f"prompt = tokenizer.apply_chat_template(messages, {options})",
         f"written = model.generate(**prompt, do_sample=False, max_new_tokens={cfg.format.max_length})",
         'print(tokenizer.decode(written[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))',
     ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import peft
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -44,9 +45,7 @@ class Tuned:
             ModelError: there is none.
         """
         if not (folder / RECORD).is_file():
-            raise ModelError(
-                f"{folder}: found no {RECORD}, expected a model that a training stage wrote; run `dvc repro {folder.name}` first"
-            )
+            raise ModelError(f"{folder}: found no {RECORD}, expected a model that a training stage wrote; run `dvc repro`")
         return cls(**outputs.read_json(folder / RECORD))
 
 
@@ -94,7 +93,10 @@ def attach(model: Model, base: PreTrainedModel, settings: Lora | DpoAdapter, see
 
 
 def save(folder: Path, tuned: Tuned, trained: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, model: Model) -> None:
-    """Write an adapter, or full weights and tokenizer, in bytes that depend on nothing but the values."""
+    """Write an adapter, or full weights and tokenizer, in bytes that depend on nothing but the values.
+
+    Full weights become model.dtype, in which whoever loads them reads them: so what is evaluated, and dpo's reference, is what was saved.
+    """
     with outputs.folder(folder) as part:
         if isinstance(trained, PeftModel):
             tensors = peft.get_peft_model_state_dict(trained, adapter_name=ADAPTER, save_embedding_layers=False)
@@ -102,7 +104,7 @@ def save(folder: Path, tuned: Tuned, trained: PreTrainedModel | PeftModel, token
             save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
             outputs.write_json(part / CONFIG, _described(trained.peft_config[ADAPTER], model))
         else:
-            trained.save_pretrained(part)
+            torch.nn.Module.to(trained, loaders.compute_dtype(model)).save_pretrained(part)
             tokenizer.save_pretrained(part)
         outputs.write_json(part / RECORD, asdict(tuned))
 

@@ -24,6 +24,7 @@ transformers_logging.disable_progress_bar()  # weights load and save in a second
 
 WEIGHTS = "*.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.txt")
 WANTED = [WEIGHTS, "*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model"]  # of a hub repository; no code, no pickle
 CONVERSION = 1  # raise it when a conversion below gives other bytes, so that older ones in the cache are left alone
 
@@ -136,7 +137,9 @@ def _missing(folder: Path) -> str | None:
         return "config.json"
     index = folder / "model.safetensors.index.json"
     shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else {"model.safetensors"}
-    return next((shard for shard in sorted(shards) if not (folder / shard).is_file()), None)
+    if shard := next((shard for shard in sorted(shards) if not (folder / shard).is_file()), None):
+        return shard
+    return None if any((folder / name).is_file() for name in TOKENIZERS) else TOKENIZERS[0]
 
 
 def _verify(model: Model, where: Path, remedy: str) -> None:

@@ -3,6 +3,10 @@
 import subprocess
 from dataclasses import dataclass
 
+# whatever a user has set, in the form that `git apply` takes, also of files that are no text
+SETTINGS = ("-c", "diff.noprefix=false", "-c", "diff.mnemonicPrefix=false")
+DIFF = (*SETTINGS, "diff", "--binary", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -21,7 +25,7 @@ class Origin:
 def origin() -> Origin:
     """Ask git; without it, or outside a repository, say so instead. DVC's temporary copies are repositories of their own."""
     try:
-        return Origin(_git("rev-parse", "HEAD").strip(), _git("diff", "--no-ext-diff", "--no-color", "HEAD"))
+        return Origin(_git("rev-parse", "HEAD").strip(), _git(*DIFF))
     except FileNotFoundError:
         return Origin(None, missing="git is not installed")
     except subprocess.CalledProcessError as error:
@@ -29,4 +33,4 @@ def origin() -> Origin:
 
 
 def _git(*words: str) -> str:
-    return subprocess.run(["git", *words], capture_output=True, text=True, check=True, errors="replace").stdout
+    return subprocess.run(["git", *words], capture_output=True, text=True, check=True, errors="surrogateescape").stdout

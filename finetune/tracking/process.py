@@ -26,9 +26,14 @@ class Process:
         return cls(socket.gethostname(), process.pid, process.create_time())
 
     @property
+    def here(self) -> bool:
+        """Whether it is one of this host's."""
+        return self.host == socket.gethostname()
+
+    @property
     def alive(self) -> bool:
         """Whether it still runs; processes of another host are taken to, because nobody here can know."""
-        if self.host != socket.gethostname():
+        if not self.here:
             return True
         try:
             found = psutil.Process(self.pid)

@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ POLL = 0.5  # seconds between two looks at the spools
 GRACE = 3.0  # seconds without anything to do before it ends
 PAUSES = (1, 2, 5, 10)  # seconds before another try, by the number of tries that failed
 ENOUGH = 2  # tries that failed before it ends although something waits, if nobody writes any more
+COMMIT = 15.0  # seconds after the end of an experiment's process in which DVC makes a commit of it
+SILENCE = 24 * 3600.0  # seconds without a word after which a stage on another host, which may be a container that is gone, is dead
 FINAL = {ErrorCode.Name(code) for code in (BAD_REQUEST, INVALID_PARAMETER_VALUE, INVALID_STATE, RESOURCE_DOES_NOT_EXIST)}
 
 log = logging.getLogger(__name__)
@@ -44,8 +47,10 @@ class Target:
     try_at: float = 0.0
     stale: bool = True
     """Whether runs may be open whose process is gone."""
-    processes: set[Process] = field(default_factory=set)
-    """Of the pipelines whose stages were sent here; their runs are closed when they are gone."""
+    pipelines: dict[Process, Event] = field(default_factory=dict)
+    """Those whose stages were sent here, by their process; their runs are closed when it is gone."""
+    over: list[tuple[Event, float]] = field(default_factory=list)
+    """Those whose process is gone, and until when DVC's commit of them is waited for."""
 
 
 class Sender:
@@ -69,6 +74,10 @@ class Sender:
             busy |= self._serve(target, by_target.get(key, []))
         return busy
 
+    def elsewhere(self, path: Path) -> bool:
+        """Whether a spool is that of a process on another host, which nothing is to be expected from here."""
+        return path in self._spools and not self._spools[path].process.here
+
     def _open(self, path: Path) -> Spool | None:
         """The spool of a folder; None for the rest of one that was sent, which is removed."""
         if path not in self._spools:
@@ -85,11 +94,11 @@ class Sender:
 
     def _serve(self, target: Target, spools: list[Spool]) -> bool:
         """Send the spools of one target in their order, and close the runs of dead processes."""
-        target.processes |= {Process(**found.header["pipeline"]["process"]) for found in spools}
-        gone = {process for process in target.processes if not process.alive}
-        target.processes -= gone
+        target.pipelines |= {Process(**found.header["pipeline"]["process"]): found.header["pipeline"] for found in spools}
+        gone = [process for process in target.pipelines if not process.alive]
+        target.over += [(target.pipelines.pop(process), time.monotonic() + COMMIT) for process in gone]
         target.stale |= bool(gone)
-        alive = bool(target.processes) or any(found.process.alive for found in spools)
+        alive = any(process.here and process.alive for process in (*target.pipelines, *(found.process for found in spools)))
         if time.monotonic() < target.try_at:
             return alive or target.failures < ENOUGH
         try:
@@ -101,10 +110,24 @@ class Sender:
                 if target.stale:
                     target.store.close_dead(socket.gethostname(), {path.name for path in spool.waiting(self._home)})
                     target.stale = False
+                target.over = [(pipeline, until) for pipeline, until in target.over if self._commit_awaited(target.store, pipeline, until)]
         except Exception as error:  # whatever MLflow, its database or the disk raise: what is in the spool stays there
             return self._failed(target, spools, error, alive)
         target.failures = 0
-        return alive
+        return alive or bool(target.over)
+
+    def _commit_awaited(self, store: Store, pipeline: Event, until: float) -> bool:
+        """Tag a pipeline that is over with the commit that DVC made of the experiment; True while there may still come one."""
+        if not pipeline["experiment"] or not pipeline["baseline"]:
+            return False
+        baseline = pipeline["baseline"]
+        reference = f"refs/exps/{baseline[:2]}/{baseline[2:]}/{pipeline['experiment']}"
+        asked = subprocess.run(
+            ["git", "rev-parse", "--verify", "--quiet", reference], cwd=self._home, capture_output=True, text=True, check=False
+        )
+        if commit := asked.stdout.strip():
+            store.note_commit(pipeline["key"], commit)
+        return not commit and time.monotonic() < until
 
     def _failed(self, target: Target, spools: list[Spool], error: Exception, alive: bool) -> bool:
         """Leave word beside the spools, and in the log the first time; stay for another try while somebody still writes."""
@@ -124,7 +147,9 @@ class Sender:
 
     def _send(self, target: Target, store: Store, found: Spool) -> None:
         """Send one spool from where it stopped; remove it when its end was sent."""
-        dead = not found.process.alive  # asked before reading: what a process wrote before it died is read
+        # asked before reading: what a process wrote before it died is read
+        lost = not found.process.here and time.time() - found.last_change() / 1000 > SILENCE
+        dead = lost or not found.process.alive
         events = found.unsent()
         sent = found.sent
         if sent.run is None:
@@ -139,6 +164,8 @@ class Sender:
             events = events[len(several) :]
         if dead and not sent.ended:
             store.end(sent.run, "KILLED", found.last_change(), "its process died")
+            if lost and sent.parent is not None:  # the pipeline's own process is nobody's to ask either
+                store.end(sent.parent, "KILLED", found.last_change(), "its process died")
             sent.ended = True
         found.trouble(None)
         if sent.ended:
@@ -196,7 +223,7 @@ def main(home: Path, lock: int) -> None:
             time.sleep(POLL)
         fcntl.flock(lock, fcntl.LOCK_UN)
         # a stage that began just now saw the lock and started no sender: stay for it
-        if all((path / "trouble").exists() for path in spool.waiting(home)):
+        if all((path / "trouble").exists() or loop.elsewhere(path) for path in spool.waiting(home)):
             return
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

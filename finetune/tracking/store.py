@@ -68,6 +68,11 @@ class Store:
         }
         return self._find_or_create("finetune.spool", tags, header["at"], header["name"])
 
+    def note_commit(self, key: str, commit: str) -> None:
+        """Tag the run of a pipeline with the commit that DVC made of it."""
+        for run in self._search(f"tags.`finetune.key` = '{key}'"):
+            self._client.set_tag(run.info.run_id, "dvc.commit", commit)
+
     def note_entries(self, spool: Spool, parent: str) -> None:
         """Tag the stages of this pipeline that had ended when this one started with the hash of what DVC then had locked for them."""
         entries = hashes.entries(spool.header["lock"])

@@ -131,5 +131,5 @@ def check_first(first: First, beta: float, exact: bool) -> None:
         return
     raise TrainingError(
         f"before the first update the loss is {first.loss:.7f} and the margin {first.margin:.7f}, expected ln 2 = {math.log(2):.7f} and 0, "
-        f"within {allowed:g}: data/reference is not that of models/train; run `dvc repro reference` and try again"
+        f"within {allowed:g}: data/reference is not that of models/train; run `dvc repro`"
     )

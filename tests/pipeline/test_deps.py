@@ -12,7 +12,7 @@ from finetune import paths
 from tools.imports import PACKAGES, TRACKING, Stage, modules, pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCK = "requirements.lock"
+LOCKS = {"requirements.lock", "requirements-gpu.lock"}
 STAGES = pipeline(ROOT)
 NAMES = ["check", "prepare", "format", "train", "reference", "dpo", "answer", "evaluate", "export", "report"]
 every_stage = pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
@@ -61,6 +61,11 @@ def test_params_are_the_sections_that_a_stage_reads(stage: Stage) -> None:
     assert [ast.literal_eval(section) for section in marked.args] == stage.listed("params")
 
 
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage.name not in ("check", "report")], ids=lambda stage: stage.name)
+def test_a_stage_reads_every_section_that_is_listed_for_it(tiny: tuple[Path, dict[str, set[str]]], stage: Stage) -> None:
+    assert tiny[1][stage.name] - {"tracking"} == set(stage.listed("params")) - {"threads"}  # run() sets the threads
+
+
 @every_stage
 def test_what_a_stage_writes_is_a_path_of_ours_that_its_modules_name(stage: Stage) -> None:
     named: set[Path] = set()
@@ -74,10 +79,8 @@ def test_what_a_stage_writes_is_a_path_of_ours_that_its_modules_name(stage: Stag
 
 
 @every_stage
-def test_stages_that_compute_depend_on_the_lock(stage: Stage) -> None:
-    computes = bool(stage.listed("outs"))
-    assert computes <= (LOCK in stage.listed("deps"))
-    assert computes == (stage.name not in ("check", "report"))
+def test_stages_that_compute_depend_on_both_locks(stage: Stage) -> None:
+    assert LOCKS & set(stage.listed("deps")) == (set() if stage.name in ("check", "report") else LOCKS)
 
 
 @every_stage

@@ -55,18 +55,14 @@ def test_the_metrics_and_plots_are_there(finished: Path) -> None:
     [
         ("tracking.experiment=other", set()),
         ("export.max_shard_size=1MB", {"export", "report"}),
-        ("evaluate.samples=3", {"evaluate", "export", "report"}),
+        ("evaluate.samples=3", {"evaluate", "report"}),  # reports/evaluate.json, which export reads, comes out as it was
         ("dpo.beta=0.3", AFTER_DPO),
         ("train.r=4", AFTER_TRAIN),
         ("seed=5", EVERYTHING),
     ],
 )
 def test_a_change_reruns_what_it_changes_and_nothing_else(finished: Path, override: str, expected: set[str]) -> None:
-    seen = ran(dvc("exp", "run", *TINY, "-S", override, folder=finished))
-    # a stage whose inputs came out with the same bytes as before is not run again: fewer is fine there, more never
-    assert seen <= expected
-    assert {name for name in expected if name.split("@")[0] == override.split(".")[0]} <= seen
-    assert bool(seen) == bool(expected)
+    assert ran(dvc("exp", "run", *TINY, "-S", override, folder=finished)) == expected
     dvc("exp", "run", *TINY, folder=finished)  # back to where the next override starts; restored from the run cache
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import venv
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,24 @@ def test_setup_refuses_a_python_that_the_lock_is_not_for(monkeypatch: pytest.Mon
     monkeypatch.setattr(setup, "GPU_PYTHONS", ((3, 99),))
     with pytest.raises(SystemExit, match=r"this is Python 3\.1\d\.\d+, and requirements-gpu\.lock is for 3\.99"):
         setup.main()
+
+
+def test_an_environment_of_another_python_or_of_none_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert setup._version() == ""
+    bin_folder = tmp_path / ".venv" / "bin"
+    bin_folder.mkdir(parents=True)
+    (bin_folder / "pip").touch()
+    made: list[bool] = []
+    monkeypatch.setattr(venv, "create", lambda *_, clear, **__: made.append(clear))
+    monkeypatch.setattr(setup, "_pip", lambda *_: (_ for _ in ()).throw(SetupError("enough", [])))
+    Path("requirements.lock").write_text("torch==0.0.1\n", encoding="utf-8")
+    for says in ("echo 3.99", "exit 1", f"echo 3.{sys.version_info[1]}"):
+        (bin_folder / "python").write_text(f"#!/bin/sh\n{says}\n")
+        (bin_folder / "python").chmod(0o755)
+        with pytest.raises(SetupError, match="enough"):
+            setup.make(Path("requirements.lock"))
+    assert made == [True, True]
 
 
 def test_a_setup_that_fails_says_what_pip_said_and_is_not_taken_for_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,15 @@ def test_a_deleted_copy_left_its_report_in_mlflow(tracked: Path) -> None:
     assert tags["made_by.train"] == run_id(tracked, "train")
 
 
+def test_a_pipeline_has_the_commit_of_its_experiment(tracked: Path) -> None:
+    for name in ("first", "second"):
+        asked = f"select value from tags where key = 'dvc.commit' and run_uuid = '{run_id(tracked, name)}'"
+        until(lambda: bool(query(tracked, asked)))  # noqa: B023  # asked before the next turn
+        commit = subprocess.run(["git", "rev-parse", query(tracked, asked)[0][0]], cwd=tracked, capture_output=True, text=True, check=True)
+        shown = subprocess.run(["dvc", "exp", "list", "--sha-only"], cwd=tracked, capture_output=True, text=True, check=True).stdout
+        assert commit.stdout.strip() in shown
+
+
 def test_tracking_leaves_nothing_that_git_sees(tracked: Path) -> None:
     status = subprocess.run(["git", "status", "--porcelain"], cwd=tracked, capture_output=True, text=True, check=True).stdout
     assert {line.split()[-1] for line in status.splitlines()} <= {"params.yaml", "dvc.lock"}

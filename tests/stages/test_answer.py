@@ -97,7 +97,7 @@ def test_an_unknown_model_is_refused_with_the_settings() -> None:
 def test_a_model_that_is_not_there_is_named_with_the_remedy(tiny_copy: Path, which: str) -> None:
     forget(which)
     shutil.rmtree(paths.MODELS)
-    with pytest.raises(ModelError, match=rf"models/{which}.*dvc repro {which}"):
+    with pytest.raises(ModelError, match=rf"models/{which}.*run `dvc repro`"):
         ask(which)
     assert not list(paths.REPORTS.rglob(f"*{which}.jsonl*"))
 

@@ -93,7 +93,7 @@ def swap(table: pa.Table) -> pa.Table:
 def test_a_reference_of_another_model_stops_it_before_the_first_update(workspace: Path, corrupt: Any) -> None:
     cfg = until_dpo()
     pq.write_table(corrupt(pq.read_table(TABLE)), TABLE)
-    with pytest.raises(TrainingError, match=r"before the first update the loss is \d+\.\d{7} and the margin .*dvc repro reference"):
+    with pytest.raises(TrainingError, match=r"before the first update the loss is \d+\.\d{7} and the margin .*run `dvc repro`"):
         dpo.main(cfg)
     assert not paths.DPO.exists()
 

@@ -157,7 +157,7 @@ def test_a_merge_that_says_something_else_leaves_nothing(tiny_copy: Path, monkey
 
 def test_without_a_tuned_model_it_says_how_to_get_one(tiny_copy: Path) -> None:
     shutil.rmtree(paths.DPO)
-    with pytest.raises(ModelError, match=r"models/dpo: .*dvc repro dpo"):
+    with pytest.raises(ModelError, match=r"models/dpo: .*run `dvc repro`"):
         run()
 
 

@@ -48,5 +48,5 @@ def test_the_same_model_and_pairs_give_the_same_bytes(trained: Path) -> None:
 
 
 def test_without_a_trained_model_it_says_how_to_get_one(workspace: Path) -> None:
-    with pytest.raises(ModelError, match="dvc repro train"):
+    with pytest.raises(ModelError, match="run `dvc repro`"):
         reference.main(composed("experiment=tiny"))

@@ -25,7 +25,7 @@ MACHINERY = {"figures", "judging", "record", "watching", "idle"}
 def root(tmp_path: Path) -> Path:
     """A repository with one figure, `speed`, that imports finetune.used and runs the stages."""
     files = {
-        "benchmarks/speed.py": 'import finetune.used\nLOADED = ("stages",)\nREADS = ("Makefile",)\n',
+        "benchmarks/speed.py": 'import finetune.used\nLOADED = ("stages",)\nREADS = ("pyproject.toml",)\n',
         "finetune/__init__.py": "",
         "finetune/used.py": "import finetune.deeper\n",
         "finetune/deeper.py": "",
@@ -33,8 +33,10 @@ def root(tmp_path: Path) -> Path:
         "stages/train.py": "",
         "conf/config.yaml": "seed: 17\n",
         "dvc.yaml": "stages: {}\n",
+        "params.yaml": "seed: 17\n",
         "requirements.lock": "torch==2.13.0\n",
         "Makefile": "",
+        "pyproject.toml": "",
         "README.md": "",
     }
     for name, text in files.items():
@@ -94,7 +96,19 @@ def test_a_result_without_a_sample_that_is_asked_for_is_missing(root: Path) -> N
     assert verdict(root, AT_MOST_2, shown=["minutes"]).state == "MISSING"
 
 
-@pytest.mark.parametrize("file", ["finetune/deeper.py", "conf/config.yaml", "requirements.lock", "dvc.yaml", "Makefile", "stages/train.py"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "finetune/deeper.py",
+        "conf/config.yaml",
+        "requirements.lock",
+        "dvc.yaml",
+        "params.yaml",
+        "pyproject.toml",
+        "Makefile",
+        "stages/train.py",
+    ],
+)
 def test_a_change_of_a_file_that_decides_the_number_makes_it_stale(root: Path, file: str) -> None:
     measured(root, seconds=[1.0])
     (root / file).write_text("# changed\n")

@@ -85,6 +85,14 @@ def test_all_refused_settings_are_named_at_once(project: Path) -> None:
     [
         (["train.learning_rate=null"], "train.learning_rate: found None, expected a valid number"),
         (["train.method=lora2"], "train.method: found 'lora2', expected one of 'lora', 'qlora', 'full'"),
+        (
+            ["launch.processes=2"],
+            "launch.processes: found 2 with launch.command='python3', expected 1, which is all that it starts; set launch=distributed",
+        ),
+        (
+            ["train.target_modules=[]"],
+            "train.target_modules.list[str]: found [], expected List should have at least 1 item after validation, not 0",
+        ),
         (["model.device=gpu"], "model.device: found 'gpu', expected 'cpu' or 'cuda'"),
         (["++data.areas=kitchen"], "data.areas: found 'kitchen', expected a valid dictionary"),
         (["dpo=full"], "dpo.method: found 'full' after train.method=lora, expected 'lora', which trains that adapter on; set dpo=lora"),

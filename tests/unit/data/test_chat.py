@@ -42,6 +42,17 @@ def test_the_answer_and_its_end_token_are_learned_and_nothing_else() -> None:
     assert learned(CHATML) == f"{ANSWER}<|im_end|>"
 
 
+def test_a_model_that_can_think_aloud_learns_the_answer_alone() -> None:
+    """As Qwen3's template: an empty thought before every answer, and in the prompt only where thinking is turned off."""
+    empty = "<think>\n\n</think>\n\n"
+    template = CHATML.replace("{{ m.content }}", f"{{% if m.role == 'assistant' %}}{empty}{{% endif %}}{{{{ m.content }}}}").replace(
+        "<|im_start|>assistant\n{% endif %}",
+        f"<|im_start|>assistant\n{{% if enable_thinking is defined and not enable_thinking %}}{empty}{{% endif %}}{{% endif %}}",
+    )
+    assert learned(template) == f"{ANSWER}<|im_end|>"
+    assert str(tokenizer(template).decode(Chat(tokenizer(template), "a model").turn(PROMPT, ANSWER).prompt_ids)).endswith(empty)
+
+
 def test_nothing_follows_the_end_token() -> None:
     text = str(tokenizer().decode(Chat(tokenizer(), "a model").turn(PROMPT, ANSWER).input_ids))
     assert text.endswith(f"{ANSWER}<|im_end|>")

@@ -73,6 +73,11 @@ def test_a_line_that_is_not_json_is_named_with_the_character(path: Path) -> None
     assert problems(path, "{'instruction': 1}\n") == [f"1: {found}, expected one JSON object a line; mend the line"]
 
 
+def test_a_number_without_end_is_named(path: Path) -> None:
+    (problem,) = problems(path, f'{{"instruction": {"1" * 5000}, "output": "x"}}\n')
+    assert problem.startswith("1: exceeds the limit (4300 digits) for integer string conversion")
+
+
 @pytest.mark.parametrize(
     ("line", "problem"),
     [

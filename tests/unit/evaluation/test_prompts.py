@@ -53,4 +53,4 @@ def test_tokens_of_another_test_set_are_refused(workspace: Path) -> None:
     with pytest.raises(DataError, match=r"test\.parquet: found record x, which data/prepared/sft/test\.jsonl has not") as raised:
         prompts.test_prompts(None)
     assert len(raised.value.problems) == 2
-    assert "dvc repro format" in str(raised.value)
+    assert "`dvc repro`" in str(raised.value)

@@ -56,7 +56,7 @@ def test_a_file_that_can_not_be_read_is_named_with_the_remedy(
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=rf"{path}: {says}") as raised:
         read()
-    assert "dvc repro answer@train" in str(raised.value)
+    assert "`dvc repro`, or `python -m stages.answer answer.which=train`" in str(raised.value)
 
 
 def test_answers_to_another_test_set_name_both_files(written: Path) -> None:

@@ -37,9 +37,17 @@ def evaluated(**metrics: float) -> dict[str, Any]:
     return {"base": model, "dpo": model, "train": model}  # sorted, as in the file
 
 
-def written(*overrides: str, tuned: Tuned | None = None, exported: dict[str, int] | None = None, **metrics: float) -> str:
+def written(
+    *overrides: str, tuned: Tuned | None = None, exported: dict[str, int] | None = None, thinks: bool = False, **metrics: float
+) -> str:
     parts = {"adapter": 4_000, "merged": 1_000_000} if exported is None else exported
-    return card.write(composed(*overrides), tuned or Tuned("lora", "base"), parts, PREPARED, evaluated(**metrics or {"exact_match": 0.75}))
+    scores = evaluated(**metrics or {"exact_match": 0.75})
+    return card.write(composed(*overrides), tuned or Tuned("lora", "base"), parts, PREPARED, scores, thinks=thinks)
+
+
+def test_a_model_that_thinks_aloud_is_told_not_to_in_the_example() -> None:
+    assert "enable_thinking=False)" in written(thinks=True)
+    assert "enable_thinking" not in written()
 
 
 def test_the_header_is_what_the_hub_reads() -> None:
@@ -74,7 +82,7 @@ def test_it_says_what_the_model_was_made_from_and_under_which_licences() -> None
 def test_a_metric_that_does_not_apply_to_a_slice_is_empty_there() -> None:
     scores = evaluated(exact_match=0.75, intent=0.8)
     scores["base"]["new_home"] = {"records": 50, "exact_match": 0.5, "exact_match_low": 0.4, "exact_match_high": 0.6}
-    text = card.write(composed(), Tuned("lora", "base"), {"merged": 1}, PREPARED, scores)
+    text = card.write(composed(), Tuned("lora", "base"), {"merged": 1}, PREPARED, scores, thinks=False)
     assert "| new home | base model | 50 | 50.0 % (40.0 to 60.0) |  |" in text
 
 

@@ -141,7 +141,7 @@ def test_dpo_of_every_weight_after_an_adapter_is_refused(lora: Config) -> None:
 
 
 def test_a_folder_without_a_tuned_model_is_refused_with_the_command_that_makes_one(workspace: Path) -> None:
-    with pytest.raises(ModelError, match=r"models/train: found no tuned\.json.*dvc repro train"):
+    with pytest.raises(ModelError, match=r"models/train: found no tuned\.json.*run `dvc repro`"):
         adapters.load_tuned(composed("model=tiny").model, paths.TRAIN)
 
 

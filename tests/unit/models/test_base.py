@@ -159,6 +159,14 @@ def test_a_snapshot_that_lacks_a_shard_names_it(workspace: Path, monkeypatch: py
         base.fetch(model("qwen3_0_6b"))
 
 
+def test_a_snapshot_that_lacks_a_tokenizer_names_it(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (workspace / "config.json").write_text("{}")
+    (workspace / "model.safetensors").touch()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(workspace))
+    with pytest.raises(ModelError, match=r"has no tokenizer\.json"):
+        base.fetch(model("qwen3_0_6b"))
+
+
 def test_a_tokenizer_without_a_padding_token_pads_with_its_end(workspace: Path) -> None:
     folder = base.fetch(model("tiny"))
     settings = json.loads((folder / "tokenizer_config.json").read_text())

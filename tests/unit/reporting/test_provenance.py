@@ -30,6 +30,21 @@ def test_a_changed_file_is_told_as_a_diff(commit: str, workspace: Path) -> None:
     assert "-r: 16\n+r: 32\n" in found.diff
 
 
+def test_a_diff_is_one_that_git_takes_whatever_a_user_has_set_and_whatever_is_in_the_file(commit: str, workspace: Path) -> None:
+    for name, value in (("diff.noprefix", "true"), ("color.diff", "always")):
+        subprocess.run(["git", "config", name, value], check=True)
+    (workspace / "params.yaml").write_bytes("r: h\xe9\n".encode("latin-1"))
+    (workspace / "weights").write_bytes(bytes(range(256)))
+    subprocess.run(["git", "add", "--intent-to-add", "weights"], check=True)
+    diff = provenance.origin().diff.encode(errors="surrogateescape")
+    subprocess.run(["git", "rm", "-q", "--cached", "weights"], check=True)
+    (workspace / "weights").unlink()
+    subprocess.run(["git", "checkout", "-q", "--", "params.yaml"], check=True)
+    subprocess.run(["git", "apply"], input=diff, check=True)
+    assert (workspace / "params.yaml").read_bytes() == b"r: h\xe9\n"
+    assert (workspace / "weights").read_bytes() == bytes(range(256))
+
+
 def test_without_a_repository_it_says_so(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(workspace.parent))
     found = provenance.origin()

@@ -148,6 +148,34 @@ def test_runs_of_a_dead_process_are_closed_without_their_spool(database: Path, s
     assert rows(database, "select status from runs where name like 'train-%'") == [("KILLED",)]
 
 
+def test_a_stage_of_another_host_holds_nobody_up_and_is_dead_after_a_day(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "a-container")
+    run = tracking.run("train", settings())
+    run.__enter__()
+    monkeypatch.undo()
+    loop = Sender(database.parent)
+    assert not loop.step()
+    (path,) = spool.waiting(database.parent)
+    assert loop.elsewhere(path)
+    assert set(runs(database).values()) == {"RUNNING"}
+    os.utime(path / "events.jsonl", (0, 0))
+    loop.step()
+    assert set(runs(database).values()) == {"KILLED"}
+    assert sent(database.parent)
+
+
+def test_a_pipeline_gets_the_commit_that_dvc_makes_of_it_later(database: Path, start: Start) -> None:
+    for words in ("init -q", "-c user.name=test -c user.email=test@example.org commit -q --allow-empty -m one"):
+        subprocess.run(["git", *words.split()], check=True)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    start("train", DVC_EXP_NAME="puffy-daks", DVC_EXP_BASELINE_REV="ab" * 20).wait()
+    loop = Sender(database.parent)
+    assert loop.step(), "DVC may still make one"
+    subprocess.run(["git", "update-ref", f"refs/exps/ab/{'ab' * 19}/puffy-daks", commit], check=True)
+    assert not loop.step()
+    assert rows(database, "select value from tags where key = 'dvc.commit'") == [(commit,)]
+
+
 def test_what_mlflow_refuses_for_good_does_not_hold_up_the_rest(database: Path, caplog: pytest.LogCaptureFixture) -> None:
     with tracking.run("train", settings()):
         tracking.params({"r": 8})

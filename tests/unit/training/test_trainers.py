@@ -116,7 +116,7 @@ def test_the_first_loss_must_be_that_of_a_model_compared_with_itself(first: Firs
     if fine:
         check_first(first, beta, exact)
     else:
-        with pytest.raises(TrainingError, match=r"the loss is .* and the margin .*expected ln 2 = 0\.6931472 and 0.*dvc repro reference"):
+        with pytest.raises(TrainingError, match=r"the loss is .* and the margin .*expected ln 2 = 0\.6931472 and 0.*run `dvc repro`"):
             check_first(first, beta, exact)
 
 
