@@ -14,6 +14,7 @@ from finetune.config.schema import Config
 from finetune.config.stage import run, stage
 from finetune.models import adapters
 from finetune.models.base import load_tokenizer
+from finetune.models.loaders import compute_dtype
 from finetune.models.scoring import answer_logps
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,8 @@ def main(cfg: Config) -> None:
     logps = {}
     for kind in ("chosen", "rejected"):
         rows = list(zip(prompts, pairs[f"{kind}_ids"].to_pylist(), strict=True))
-        logps[kind] = answer_logps(model, rows, cfg.reference.batch_size, pad_id, f"scoring {kind}").numpy()
+        scored = answer_logps(model, rows, cfg.reference.batch_size, pad_id, f"scoring {kind}", compute_dtype(cfg.model))
+        logps[kind] = scored.numpy()
 
     with outputs.folder(paths.REFERENCE) as part:
         for kind, values in logps.items():

@@ -14,6 +14,7 @@ from finetune.config.schema import Config
 from finetune.config.stage import run, stage
 from finetune.models import adapters
 from finetune.models.base import load_tokenizer
+from finetune.models.loaders import compute_dtype
 from finetune.training import trainers, world
 from finetune.training.seeding import seed_everything
 from finetune.training.steps import SUPERVISED, Steps
@@ -44,7 +45,7 @@ def main(cfg: Config) -> None:
         batch_size = cfg.train.per_device_train_batch_size
         report = {
             "loss": steps.at_the_end("loss"),
-            "validation_loss": supervised.validation_loss(model, validation, batch_size, tokenizer.pad_token_id),
+            "validation_loss": supervised.validation_loss(model, validation, batch_size, tokenizer.pad_token_id, compute_dtype(cfg.model)),
             "records": len(records),
             "supervised_tokens": supervised.supervised_tokens(records),
             "steps_total": len(steps.rows),

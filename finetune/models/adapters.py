@@ -69,9 +69,9 @@ def for_preferences(model: Model, start: Path, dpo: DpoAdapter | DpoFull, seed: 
             raise ModelError(
                 f"dpo.method: found full after train.method={before.method}, expected lora, which trains that adapter on; set dpo=lora"
             )
-        return loaders.load(model, start, full=True), before
+        return _free(model, start), before
     if before.method == "full":
-        return attach(model, loaders.load(model, start), dpo, seed), Tuned("lora", "models/train")
+        return attach(_by_transformers(model), _free(model, start), dpo, seed), Tuned("lora", "models/train")
     base = loaders.load(model, four_bit=before.four_bit)
     adapted = PeftModel.from_pretrained(base, start, adapter_name=ADAPTER, is_trainable=True)
     return loaders.unsloth_speed(adapted, dpo.gradient_checkpointing) if model.loader == "unsloth" else adapted, before
@@ -121,12 +121,12 @@ def load_tuned(model: Model, stage_folder: Path | None, *, four_bit: bool = Fals
         ModelError: the folder holds no tuned model.
     """
     if merge:
-        model = model.model_copy(update={"loader": "transformers"})
+        model = _by_transformers(model)
     if stage_folder is None:
         return loaders.load(model, four_bit=four_bit)
     tuned = Tuned.of(stage_folder)
     if tuned.method == "full":
-        return loaders.load(model, stage_folder, four_bit=four_bit)
+        return loaders.load(model, stage_folder) if merge else _free(model, stage_folder)
     below = loaders.load(model, None if tuned.below == "base" else stage_folder.parent / paths.TRAIN.name, four_bit=four_bit)
     adapted = PeftModel.from_pretrained(below, stage_folder, adapter_name=ADAPTER)
     if four_bit or not merge:
@@ -134,6 +134,19 @@ def load_tuned(model: Model, stage_folder: Path | None, *, four_bit: bool = Fals
     merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=True)
     merged.eval()
     return merged
+
+
+def _by_transformers(model: Model) -> Model:
+    return model.model_copy(update={"loader": "transformers"})
+
+
+def _free(model: Model, folder: Path) -> PreTrainedModel:
+    """Fully trained weights as every dpo after them sees them, and its reference: in float32, for the arithmetic of model.dtype.
+
+    In 16 bits also what runs between the layers would be rounded, which put dpo's first margin at 0.07. By transformers whatever
+    model.loader says, so that the reference is that of a new adapter as well as of the weights themselves.
+    """
+    return loaders.load(_by_transformers(model), folder, full=True)
 
 
 def _described(config: Any, model: Model) -> dict[str, Any]:

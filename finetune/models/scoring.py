@@ -15,26 +15,38 @@ Ids = Sequence[int]
 
 
 def answer_logps(
-    model: PreTrainedModel | PeftModel, rows: Sequence[tuple[Ids, Ids]], batch_size: int, pad_id: int, doing: str
+    model: PreTrainedModel | PeftModel,
+    rows: Sequence[tuple[Ids, Ids]],
+    batch_size: int,
+    pad_id: int,
+    doing: str,
+    arithmetic: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Return the log-probability of each answer after its prompt, summed over the answer's tokens; float32, in the order of the rows."""
     labelled = [([*prompt, *answer], [IGNORED] * len(prompt) + list(answer)) for prompt, answer in rows]
-    return label_logps(model, labelled, batch_size, pad_id, doing)
+    return label_logps(model, labelled, batch_size, pad_id, doing, arithmetic)
 
 
 @torch.inference_mode()
 def label_logps(
-    model: PreTrainedModel | PeftModel, rows: Sequence[tuple[Ids, Ids]], batch_size: int, pad_id: int, doing: str
+    model: PreTrainedModel | PeftModel,
+    rows: Sequence[tuple[Ids, Ids]],
+    batch_size: int,
+    pad_id: int,
+    doing: str,
+    arithmetic: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Return the log-probability of each row's labels, summed over the supervised positions; rows are (input_ids, labels).
 
     Batches are padded on the right; of all positions only those from the first supervised one on are projected to the vocabulary, which
-    is most of the cost of a small model. In 16 bits the arithmetic is autocast as in training, so that the first loss of dpo is ln 2.
+    is most of the cost of a small model.
+
+    arithmetic: to what it is autocast, as in training, so that the first loss of dpo is ln 2; None: to the type of the weights.
     """
     model.eval()
     sums = torch.zeros(len(rows), dtype=torch.float32)
     for batch in progress(by_length([ids for ids, _ in rows], batch_size), doing, unit="batches"):
-        sums[batch] = _batch(model, [rows[row] for row in batch], pad_id).cpu()
+        sums[batch] = _batch(model, [rows[row] for row in batch], pad_id, arithmetic or model.dtype).cpu()
     return sums
 
 
@@ -43,14 +55,14 @@ def first_learned(labels: torch.Tensor) -> int:
     return max(1, int((labels != IGNORED).any(dim=0).nonzero()[0]))
 
 
-def _batch(model: PreTrainedModel | PeftModel, rows: Sequence[tuple[Ids, Ids]], pad_id: int) -> torch.Tensor:
+def _batch(model: PreTrainedModel | PeftModel, rows: Sequence[tuple[Ids, Ids]], pad_id: int, arithmetic: torch.dtype) -> torch.Tensor:
     width = max(len(ids) for ids, _ in rows)
     input_ids = torch.tensor([[*ids, *[pad_id] * (width - len(ids))] for ids, _ in rows], device=model.device)
     labels = torch.tensor([[*marks, *[IGNORED] * (width - len(marks))] for _, marks in rows], device=model.device)
     attention = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids, _ in rows], device=model.device)
 
     first = first_learned(labels)
-    with torch.autocast(model.device.type, dtype=model.dtype, enabled=model.dtype != torch.float32):
+    with torch.autocast(model.device.type, dtype=arithmetic, enabled=arithmetic != torch.float32):
         logits = model(input_ids=input_ids, attention_mask=attention, use_cache=False, logits_to_keep=width - first + 1).logits
     logps = logits[:, :-1].float().log_softmax(dim=-1)
     wanted = labels[:, first:]

@@ -71,10 +71,10 @@ def trainer(
     return built
 
 
-def validation_loss(trained: PreTrainedModel | PeftModel, records: Dataset, batch_size: int, pad_id: int) -> float:
-    """Return the mean loss over all supervised tokens of the records; a mean of batches would weigh short ones more."""
+def validation_loss(trained: PreTrainedModel | PeftModel, records: Dataset, batch_size: int, pad_id: int, arithmetic: torch.dtype) -> float:
+    """Return the mean loss over all supervised tokens of the records, computed as in training; a mean of batches weighs short ones more."""
     rows = list(zip(records["input_ids"], records["labels"], strict=True))
-    return -float(label_logps(trained, rows, batch_size, pad_id, "validating").double().sum()) / supervised_tokens(records)
+    return -float(label_logps(trained, rows, batch_size, pad_id, "validating", arithmetic).double().sum()) / supervised_tokens(records)
 
 
 def supervised_tokens(records: Dataset) -> int:

@@ -57,6 +57,15 @@ def test_the_first_loss_is_ln_2_after_every_kind_of_training_and_the_margin_grow
     assert adapters.load_tuned(cfg.model, paths.DPO).dtype == torch.float32
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_full_tuning_in_16_bits_leaves_a_model_of_which_the_reference_is_one(workspace: Path, method: str) -> None:
+    cfg = until_dpo("train=full", f"dpo={method}", "model.dtype=bfloat16", "train.learning_rate=0.01")
+    dpo.main(cfg)
+    report = json.loads(paths.metrics("dpo").read_text())
+    assert abs(report["first"]["margin"]) < 1e-4  # a reference in 16 bits all through put it at 4e-4
+    assert load_file(paths.TRAIN / "model.safetensors")["model.embed_tokens.weight"].dtype == torch.bfloat16
+
+
 def test_without_rpo_alpha_it_is_plain_dpo(workspace: Path) -> None:
     dpo.main(until_dpo("dpo.rpo_alpha=0"))
     report = json.loads(paths.metrics("dpo").read_text())

@@ -77,7 +77,7 @@ def test_the_validation_loss_is_a_mean_over_tokens_not_over_batches(workspace: P
             for place in (labels != -100).nonzero().flatten().tolist():
                 total, tokens = total + float(logps[place - 1, labels[place]]), tokens + 1
     assert supervised.supervised_tokens(records) == tokens
-    assert supervised.validation_loss(policy(trainer), records, 2, 0) == pytest.approx(-total / tokens, rel=1e-5)
+    assert supervised.validation_loss(policy(trainer), records, 2, 0, torch.float32) == pytest.approx(-total / tokens, rel=1e-5)
 
 
 @pytest.mark.parametrize("tokens", [None, 900])
