@@ -48,10 +48,10 @@ MOMENTS = [
 
 
 def outs(stage: str) -> list[Path]:
-    """What DVC removes before it runs the stage."""
+    """What DVC removes before it runs the stage; outs with options are those that it leaves there."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     listed = stages[stage]["do"] if stage == "answer" else stages[stage]
-    found = [Path(out.replace("${key}", "base")) for out in [*listed.get("outs", []), *listed.get("metrics", [])]]
+    found = [Path(out.replace("${key}", "base")) for out in [*listed.get("outs", []), *listed.get("metrics", [])] if isinstance(out, str)]
     return found or [paths.REPORT]
 
 
