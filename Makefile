@@ -10,6 +10,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo "$$p" && break; done)
 EXPERIMENT ?=
 UPGRADE ?=
+# Writes the locks, and is in none of them; pinned, so that the same pyproject.toml gives the same locks.
+UV := uv==0.13.9
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -50,7 +52,7 @@ lint: setup  ## ruff and mypy
 	mypy
 
 .PHONY: verify
-verify: lint check-pythons coverage run figures  ## everything: lint, locks, all tests, the pipeline in full, the figures
+verify: lint check-pythons figure-coverage figure-pipeline figures  ## everything: lint, locks, all tests, the pipeline in full, the figures
 
 .PHONY: figures
 figures: setup  ## judge the measured figures: OK, SHORT, STALE or MISSING
@@ -62,12 +64,12 @@ figure-%: setup  ## measure one figure anew, into benchmarks/results/
 
 .PHONY: lock
 lock: setup  ## pyproject.toml → the two locks; UPGRADE=1: the newest versions that fit
-	@python -m pip install --quiet --no-deps --disable-pip-version-check uv
+	@python -m pip install --quiet --no-deps --disable-pip-version-check $(UV)
 	python -m tools.lock $(if $(UPGRADE),--upgrade)
 
 .PHONY: check-pythons
 check-pythons: setup  ## resolve pyproject.toml for Python 3.11, 3.12 and 3.13, and compare with the locks
-	@python -m pip install --quiet --no-deps --disable-pip-version-check uv
+	@python -m pip install --quiet --no-deps --disable-pip-version-check $(UV)
 	python -m tools.lock --check
 
 .PHONY: clean

@@ -4,6 +4,7 @@ One run serves two figures, `pipeline` and `quality`. Seconds of a stage are tho
 is what no other line has (DVC itself, check, prepare and format), and the starts of the others counted a second time.
 """
 
+import math
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -47,7 +48,7 @@ def costs(watched: Watched, starts: dict[str, float]) -> Samples:
 
 
 def amounts(clone: Path) -> Samples:
-    """How much was done, as the reports say: of training what the trainers counted, not what was set."""
+    """How much was done, as the reports say (of training what the trainers counted), and how far dpo began from where it must."""
     train, dpo, evaluate = (_report(clone, stage) for stage in ("train", "dpo", "evaluate"))
     models = [scores for scores in evaluate.values() if "seen" in scores]
     return {
@@ -56,6 +57,8 @@ def amounts(clone: Path) -> Samples:
         "dpo.pairs": [dpo["pairs"]],
         "seen.prompts": [model["seen"]["records"] for model in models],
         "heldout.pairs": [model["preference"]["pairs"] for model in models if "preference" in model],
+        "dpo.first.loss": [abs(dpo["first"]["loss"] - math.log(2))],
+        "dpo.first.margin": [abs(dpo["first"]["margin"])],
     }
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import OutputError
+from finetune.errors import OutputError, refuse_missing
 
 FULL = "{}: the disk is full, so nothing of it was kept; make room and run the same command again"
 
@@ -74,12 +74,22 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file that a stage wrote."""
+    """Read a JSON file that a stage wrote.
+
+    Raises:
+        DataError: it is not there.
+    """
+    refuse_missing(path)
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read a JSONL file that a stage wrote; files from users go through finetune.data.sources, which checks them."""
+    """Read a JSONL file that a stage wrote; files from users go through finetune.data.sources, which checks them.
+
+    Raises:
+        DataError: it is not there.
+    """
+    refuse_missing(path)
     with path.open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 

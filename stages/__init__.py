@@ -1,10 +1,11 @@
-"""What must be so before any stage imports anything: the right Python, and the environment variables that libraries read once.
+"""What must be so before any stage imports anything: the right Python, variables that libraries read once, Ctrl-C in one line.
 
 Standard library only, in syntax that old Pythons read: it may be started by any of them.
 """
 
 import gc
 import os
+import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,6 +39,17 @@ def wrong_python(home: Path) -> str:
         return f"This is {sys.executable} ({version}), and it lacks {', '.join(missing)}: run `make setup` in {home}."
     return ""
 
+
+def end_at_once(*_: object) -> None:
+    """Say in one line that nothing began, and end: imports turn KeyboardInterrupt into errors of their own, a traceback and status 1."""
+    os.write(2, b"interrupted before the stage began; the same command starts it again\n")
+    os._exit(130)  # 128 + SIGINT, what shells report
+
+
+# sys.argv[0] is "-m" while Python looks for the module to run, and a path later: an import of this package alone changes nothing.
+# A job in the background ignores SIGINT, and goes on doing so. finetune/config/stage.py gives Ctrl-C back when the work begins.
+if sys.argv[0] == "-m" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, end_at_once)
 
 _problem = wrong_python(Path(os.environ.get("DVC_ROOT") or Path(__file__).resolve().parents[1]))
 if _problem:

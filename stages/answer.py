@@ -19,6 +19,7 @@ from finetune.evaluation.generation import end_tokens, greedy
 from finetune.evaluation.prompts import test_prompts
 from finetune.models import adapters
 from finetune.models.base import load_tokenizer
+from finetune.models.loaders import compute_dtype
 
 FOLDERS = {"base": None, "train": paths.TRAIN, "dpo": paths.DPO}
 
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 @stage("threads", "model", "answer")
 def main(cfg: Config) -> None:
     """Ask one model the test prompts, greedily; score the validation records and the held-out pairs with it."""
-    which, batch_size = cfg.answer.which, cfg.answer.batch_size
+    which, batch_size, arithmetic = cfg.answer.which, cfg.answer.batch_size, compute_dtype(cfg.model)
     folder = FOLDERS[which]
     prompts = test_prompts(cfg.answer.limit)
     records = tables.read(paths.FORMATTED / "sft" / "validation.parquet")[: cfg.answer.limit]
@@ -41,12 +42,13 @@ def main(cfg: Config) -> None:
     began = time.perf_counter()
     answers = greedy(model, tokenizer, [prompt.ids for prompt in prompts], ends, batch_size, cfg.answer.max_new_tokens)
     seconds = time.perf_counter() - began
-    scored = likelihoods.of_records(model, tokenizer, records, batch_size) + likelihoods.of_pairs(model, tokenizer, pairs, batch_size)
+    scored = likelihoods.of_records(model, tokenizer, records, batch_size, arithmetic)
+    scored += likelihoods.of_pairs(model, tokenizer, pairs, batch_size, arithmetic)
 
     if folder is not None and adapters.Tuned.of(folder).four_bit:
         del model  # two at once may be more than a GPU holds
         trained_over = adapters.load_tuned(cfg.model, folder, four_bit=True)
-        scored += likelihoods.of_records(trained_over, tokenizer, records, batch_size, kind="validation_4bit")
+        scored += likelihoods.of_records(trained_over, tokenizer, records, batch_size, arithmetic, kind="validation_4bit")
 
     rows = [
         {

@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 from finetune import outputs, paths
 from finetune.config.schema import Config
 from finetune.config.stage import run, stage
+from finetune.errors import refuse_missing
 from finetune.models import adapters
 from finetune.models.base import load_tokenizer
 from finetune.models.loaders import compute_dtype
-from finetune.models.scoring import answer_logps
+from finetune.models.scoring import label_logps, labelled
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +29,16 @@ def main(cfg: Config) -> None:
     model = adapters.load_tuned(cfg.model, paths.TRAIN, four_bit=tuned.four_bit, merge=False)
 
     columns = ["id", "prompt_ids", "chosen_ids", "rejected_ids"]
-    pairs = pq.read_table(paths.FORMATTED / "preference" / "train.parquet", columns=columns)
+    formatted = paths.FORMATTED / "preference" / "train.parquet"
+    refuse_missing(formatted)
+    pairs = pq.read_table(formatted, columns=columns)
     prompts = pairs["prompt_ids"].to_pylist()
 
     logps = {}
     for kind in ("chosen", "rejected"):
-        rows = list(zip(prompts, pairs[f"{kind}_ids"].to_pylist(), strict=True))
-        scored = answer_logps(model, rows, cfg.reference.batch_size, pad_id, f"scoring {kind}", compute_dtype(cfg.model))
-        logps[kind] = scored.numpy()
+        answers = pairs[f"{kind}_ids"].to_pylist()
+        rows = [labelled(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        logps[kind] = label_logps(model, rows, cfg.reference.batch_size, pad_id, f"scoring {kind}", compute_dtype(cfg.model)).numpy()
 
     with outputs.folder(paths.REFERENCE) as part:
         for kind, values in logps.items():

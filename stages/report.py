@@ -1,4 +1,4 @@
-"""Tell what a run was made from and how good it is. reports/*.json, data/formatted → reports/report.md, reports/figures, MLflow
+"""Tell what a run was made from and how good it is. reports/*, data/formatted → reports/report.md, reports/figures, MLflow
 
     python -m stages.report
 
@@ -25,33 +25,39 @@ DATASETS = {
 log = logging.getLogger(__name__)
 
 
-@stage("seed", "threads", "model", "data", "prepare", "format", "train", "reference", "dpo", "answer", "evaluate", "export")
+@stage("seed", "threads", "model", "data", "prepare", "format", "train", "reference", "dpo", "answer", "evaluate", "export", "launch")
 def main(cfg: Config) -> None:
-    """Draw, write the page, hand everything to MLflow, and wait until it is there."""
-    metrics = evidence.read()
+    """Draw, write the page, hand everything to MLflow, and wait until it is there; only then the figures take their place.
+
+    DVC takes the stage for done when they are as locked: last, so that it runs again after an interruption anywhere before its end.
+    """
+    metrics, samples = evidence.read(), outputs.read_jsonl(paths.SAMPLES)
     origin = provenance.origin()
     experiment = os.environ.get("DVC_EXP_NAME") or None
 
-    drawn = {title: paths.FIGURES / f"{name}.png" for title, name in page.FIGURES.items()}
-    figures.before_after(metrics["evaluate"], cfg.evaluate.confidence, drawn["Before and after"])
-    figures.supervised(metrics["train"], drawn["Supervised fine-tuning"])
-    figures.preference(metrics["dpo"], drawn["Preference optimisation"])
-    figures.lengths(evidence.lengths(), cfg.format.max_length, drawn["Lengths"])
+    with outputs.folder(paths.FIGURES) as folder:
+        drawn = {title: folder / f"{name}.png" for title, name in page.FIGURES.items()}
+        figures.before_after(metrics["evaluate"], cfg.evaluate.confidence, drawn["Before and after"])
+        figures.supervised(metrics["train"], drawn["Supervised fine-tuning"])
+        figures.preference(metrics["dpo"], drawn["Preference optimisation"])
+        figures.lengths(evidence.lengths(), cfg.format.max_length, drawn["Lengths"])
 
-    makers = tracking.made_by()
-    outputs.write_text(paths.REPORT, page.write(cfg, metrics, origin, experiment, makers))
-    log.info("%s and %d figures written", paths.REPORT, len(drawn))
+        makers = tracking.made_by()
+        outputs.write_text(paths.REPORT, page.write(cfg, metrics, samples, origin, experiment, makers))
+        log.info("%s and %d figures written", paths.REPORT, len(drawn))
 
-    tracking.params(evidence.settings(cfg), on="pipeline")
-    tracking.metrics(evidence.numbers(metrics), on="pipeline")
-    tracking.tags(_tags(origin), on="pipeline")
-    for name, path in DATASETS.items():
-        tracking.dataset(name, path, on="pipeline")
-    for path in (paths.REPORT, paths.FIGURES, paths.SAMPLES, paths.PARAMS, hashes.LOCK):
-        tracking.artifact(path, on="pipeline")
-    if origin.dirty:
-        tracking.text("uncommitted.diff", origin.diff, on="pipeline")
-    tracking.finish()
+        tracking.params(evidence.settings(cfg), on="pipeline")
+        tracking.metrics(evidence.numbers(metrics), on="pipeline")
+        tracking.tags(_tags(origin), on="pipeline")
+        for name, path in DATASETS.items():
+            tracking.dataset(name, path, on="pipeline")
+        for path in (paths.REPORT, paths.SAMPLES, paths.PARAMS, hashes.LOCK):
+            tracking.artifact(path, on="pipeline")
+        for path in drawn.values():
+            tracking.artifact(path, folder=paths.FIGURES.name, on="pipeline")
+        if origin.dirty:
+            tracking.text("uncommitted.diff", origin.diff, on="pipeline")
+        tracking.finish()
 
 
 def _tags(origin: provenance.Origin) -> dict[str, str]:

@@ -6,6 +6,7 @@ fingerprint of the conf/ it was composed from, and the stage `check` compares.
 
 import difflib
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -78,20 +79,25 @@ def _line(detail: ErrorDetails) -> str:
     key = ".".join([*section, name])
     match detail["type"]:
         case "extra_forbidden":
-            close = difflib.get_close_matches(name, _known(detail["loc"][:-1]), n=1)
-            return f"{key}: unknown key" + (f"; did you mean {'.'.join([*section, *close])}?" if close else "")
+            known = _known(detail["loc"][:-1])
+            close = difflib.get_close_matches(name, known, n=1)
+            expected = f"; did you mean {'.'.join([*section, *close])}?" if close else f", expected one of {', '.join(known)}"
+            return f"{key}: unknown key{expected}"
         case "missing":
             return f"{key}: missing, expected a value"
-        case "union_tag_invalid":
+        case "union_tag_invalid" | "union_tag_not_found":
             tag = detail["ctx"]["discriminator"].strip("'")
-            return f"{key}.{tag}: found {detail['ctx']['tag']!r}, expected one of {detail['ctx']['expected_tags']}"
-    return f"{key}: found {detail['input']!r}, expected {detail['msg'].removeprefix('Input should be ')}"
+            found = f"found {detail['ctx']['tag']!r}" if "tag" in detail["ctx"] else "missing"
+            return f"{key}.{tag}: {found}, expected one of {', '.join(map(repr, _members(key)))}"
+    expected = re.sub(r"^\w+ should ", "it to ", detail["msg"]).removeprefix("it to be ")
+    return f"{key}: found {detail['input']!r}, expected {expected}"
 
 
 def _key(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """The key as people type it: pydantic also names the member of a union, as in ("train", "lora", "r")."""
+    """The key as people type it: pydantic also names the member of a union, as in ("train", "lora", "r"), and says "[key]"."""
     member = len(location) > 1 and isinstance(location[1], str) and location[1] in _members(str(location[0]))
-    return (location[0], *location[2:]) if member else location
+    typed = (location[0], *location[2:]) if member else location
+    return tuple(part for part in typed if part != "[key]")
 
 
 def _members(section: str) -> dict[str, type[BaseModel]]:
@@ -104,7 +110,7 @@ def _members(section: str) -> dict[str, type[BaseModel]]:
 
 
 def _known(location: tuple[int | str, ...]) -> list[str]:
-    """Names of the fields at a place in the configuration, for a suggestion."""
+    """Names of the fields at a place in the configuration."""
     fields = Config.model_fields
     if location:
         section = str(location[0])

@@ -7,11 +7,13 @@ pydantic rather than plain dataclasses, because it reports every problem of a co
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 METRICS = Path(__file__).parents[1] / "evaluation" / "metrics"
+# name:password@ as SQLAlchemy reads it (with / ? # in it, too), or a parameter: password=, sslpassword=, PWD= within odbc_connect=
+PASSWORD = re.compile(r"^[^/]*//[^/:]*:[^@]*@|(password|passwd|pwd)\s*=", re.IGNORECASE)
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -20,9 +22,9 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 
 
 class Section(BaseModel):
-    """A part of the configuration: frozen, without unknown keys, without silent conversions."""
+    """A part of the configuration: frozen, without unknown keys, silent conversions, or numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Model(Section):
@@ -43,7 +45,7 @@ class Model(Section):
     loader: Literal["transformers", "unsloth"]
     """unsloth: FastLanguageModel, CUDA only."""
     dtype: Literal["float32", "bfloat16", "float16"]
-    """Type of the weights while training; float32 on CPUs without bfloat16 units (bfloat16 was 20 times slower)."""
+    """Type of the base model's weights, and of the arithmetic; float32 on CPUs without bfloat16 units (bfloat16 was 20 times slower)."""
     device: Literal["cpu", "cuda"]
     """Where it runs; never chosen by the machine, because the device decides the bytes."""
 
@@ -202,8 +204,17 @@ class _Lora(Section):
     """The adapter's output is scaled by lora_alpha / r."""
     lora_dropout: Share
     """Dropout before the adapter, while training."""
-    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)]
+    target_modules: Literal["all-linear"] | list[str]
     """Modules that get an adapter: all-linear is every linear layer but the output layer."""
+
+    @field_validator("target_modules", mode="before")
+    @classmethod
+    def _names_modules(cls, modules: object) -> object:
+        """Refuse anything else in one line; pydantic would have one for each type that it may be."""
+        listed = isinstance(modules, list) and modules and all(isinstance(name, str) for name in modules)
+        if modules != "all-linear" and not listed:
+            raise ValueError(f"found {modules!r}, expected all-linear, or a list of names of modules, one at least")
+        return modules
 
 
 class Lora(_Training, _Lora):
@@ -243,7 +254,7 @@ class DpoAdapter(_Dpo, _Lora):
 
 
 class DpoFull(_Dpo):
-    """conf/dpo/full: after full tuning, every weight is trained on, with a frozen copy as reference."""
+    """conf/dpo/full: after full tuning, every weight is trained on; the reference is models/train, by its log-probabilities."""
 
     method: Literal["full"]
 
@@ -317,8 +328,8 @@ class Tracking(Section):
     @classmethod
     def _without_password(cls, uri: str | None) -> str | None:
         """Refuse a password, which would be written to params.yaml and committed; the message does not repeat it."""
-        if uri is not None and urlsplit(uri).password is not None:
-            remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment instead"
+        if uri is not None and PASSWORD.search(unquote(uri)):
+            remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment instead, or a database's own PGPASSWORD"
             raise ValueError(f"found a password in the address, expected none; {remedy}")
         return uri
 

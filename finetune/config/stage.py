@@ -7,6 +7,7 @@ like any other setting: `python -m stages.train train.r=8`.
 import gc
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -74,6 +75,8 @@ def _run(name: str, main: Main, composed: DictConfig) -> int:
     for library in ("httpx", "datasets", "absl", "matplotlib"):
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
+        if callable(signal.getsignal(signal.SIGINT)):  # not where it is ignored, as by a job in the background
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # until here stages/__init__.py ends the process at once
         values: Mapping[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
         config = cut(validate(values), main.sections)  # type: ignore[attr-defined]
         if "threads" in main.sections and "torch" in sys.modules:  # type: ignore[attr-defined]  # stages that compute import it at their top

@@ -7,6 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from finetune.errors import refuse_missing
+
 ROW_GROUP = 4096  # rows in memory at once, and rows that a reader gets at once
 
 IDS = pa.list_(pa.int32())
@@ -32,5 +34,10 @@ def write(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> i
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Read all rows of a table."""
+    """Read all rows of a table.
+
+    Raises:
+        DataError: it is not there.
+    """
+    refuse_missing(path)
     return pq.read_table(path).to_pylist()  # type: ignore[no-any-return]

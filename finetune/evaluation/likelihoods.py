@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune.errors import ModelError
-from finetune.models.scoring import IGNORED, answer_logps, label_logps
+from finetune.models.scoring import IGNORED, label_logps, labelled
 
 Row = dict[str, Any]
 
@@ -18,6 +19,7 @@ def of_records(
     tokenizer: PreTrainedTokenizerBase,
     records: Sequence[Row],
     batch_size: int,
+    arithmetic: torch.dtype,
     kind: str = "validation",
 ) -> list[Row]:
     """A row for each record: log-probability of its supervised tokens, how many they are, and the bytes of their text.
@@ -26,7 +28,7 @@ def of_records(
         ModelError: a log-probability is not a finite number.
     """
     pairs = [(record["input_ids"], record["labels"]) for record in records]
-    logps = label_logps(model, pairs, batch_size, tokenizer.pad_token_id, f"scoring {kind} records").tolist()
+    logps = label_logps(model, pairs, batch_size, tokenizer.pad_token_id, f"scoring {kind} records", arithmetic).tolist()
     _check(logps, records)
     rows = []
     for record, logp in zip(records, logps, strict=True):
@@ -37,12 +39,14 @@ def of_records(
     return rows
 
 
-def of_pairs(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Row], batch_size: int) -> list[Row]:
+def of_pairs(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Row], batch_size: int, arithmetic: torch.dtype
+) -> list[Row]:
     """A row for each preference pair: log-probability of both answers. Raises ModelError as above."""
     logps = {}
     for side in ("chosen", "rejected"):
-        rows = [(pair["prompt_ids"], pair[f"{side}_ids"]) for pair in pairs]
-        logps[side] = answer_logps(model, rows, batch_size, tokenizer.pad_token_id, f"scoring {side} answers").tolist()
+        rows = [labelled(pair["prompt_ids"], pair[f"{side}_ids"]) for pair in pairs]
+        logps[side] = label_logps(model, rows, batch_size, tokenizer.pad_token_id, f"scoring {side} answers", arithmetic).tolist()
         _check(logps[side], pairs)
     return [
         {"kind": "preference", "id": pair["id"], "slice": pair["slice"], "chosen": chosen, "rejected": rejected}

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import peft
-import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -69,9 +68,9 @@ def for_preferences(model: Model, start: Path, dpo: DpoAdapter | DpoFull, seed: 
             raise ModelError(
                 f"dpo.method: found full after train.method={before.method}, expected lora, which trains that adapter on; set dpo=lora"
             )
-        return _free(model, start), before
+        return _all_weights(model, start), before
     if before.method == "full":
-        return attach(_by_transformers(model), _free(model, start), dpo, seed), Tuned("lora", "models/train")
+        return attach(_by_transformers(model), _all_weights(model, start), dpo, seed), Tuned("lora", "models/train")
     base = loaders.load(model, four_bit=before.four_bit)
     adapted = PeftModel.from_pretrained(base, start, adapter_name=ADAPTER, is_trainable=True)
     return loaders.unsloth_speed(adapted, dpo.gradient_checkpointing) if model.loader == "unsloth" else adapted, before
@@ -93,10 +92,7 @@ def attach(model: Model, base: PreTrainedModel, settings: Lora | DpoAdapter, see
 
 
 def save(folder: Path, tuned: Tuned, trained: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, model: Model) -> None:
-    """Write an adapter, or full weights and tokenizer, in bytes that depend on nothing but the values.
-
-    Full weights become model.dtype, in which whoever loads them reads them: so what is evaluated, and dpo's reference, is what was saved.
-    """
+    """Write an adapter, or full weights and tokenizer, in float32 as they were trained, in bytes that depend on nothing but the values."""
     with outputs.folder(folder) as part:
         if isinstance(trained, PeftModel):
             tensors = peft.get_peft_model_state_dict(trained, adapter_name=ADAPTER, save_embedding_layers=False)
@@ -104,7 +100,7 @@ def save(folder: Path, tuned: Tuned, trained: PreTrainedModel | PeftModel, token
             save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
             outputs.write_json(part / CONFIG, _described(trained.peft_config[ADAPTER], model))
         else:
-            torch.nn.Module.to(trained, loaders.compute_dtype(model)).save_pretrained(part)
+            trained.save_pretrained(part)
             tokenizer.save_pretrained(part)
         outputs.write_json(part / RECORD, asdict(tuned))
 
@@ -126,8 +122,11 @@ def load_tuned(model: Model, stage_folder: Path | None, *, four_bit: bool = Fals
         return loaders.load(model, four_bit=four_bit)
     tuned = Tuned.of(stage_folder)
     if tuned.method == "full":
-        return loaders.load(model, stage_folder) if merge else _free(model, stage_folder)
-    below = loaders.load(model, None if tuned.below == "base" else stage_folder.parent / paths.TRAIN.name, four_bit=four_bit)
+        return _all_weights(model, stage_folder)
+    if tuned.below == "models/train":
+        below = _all_weights(model, stage_folder.parent / paths.TRAIN.name)
+    else:
+        below = loaders.load(model, four_bit=four_bit)
     adapted = PeftModel.from_pretrained(below, stage_folder, adapter_name=ADAPTER)
     if four_bit or not merge:
         return adapted.eval()
@@ -140,11 +139,12 @@ def _by_transformers(model: Model) -> Model:
     return model.model_copy(update={"loader": "transformers"})
 
 
-def _free(model: Model, folder: Path) -> PreTrainedModel:
-    """Fully trained weights as every dpo after them sees them, and its reference: in float32, for the arithmetic of model.dtype.
+def _all_weights(model: Model, folder: Path) -> PreTrainedModel:
+    """Fully trained weights: float32, for the arithmetic of model.dtype, until export rounds them.
 
-    In 16 bits also what runs between the layers would be rounded, which put dpo's first margin at 0.07. By transformers whatever
-    model.loader says, so that the reference is that of a new adapter as well as of the weights themselves.
+    A step of full tuning moves a weight by less than bfloat16 can tell apart: rounded, a dpo=full of 32 steps kept a fifth of what it
+    learned at most. And what runs between the layers would be rounded too, which put dpo's first margin at 0.07. By transformers
+    whatever model.loader says, so that dpo's reference is that of a new adapter as well as of the weights themselves.
     """
     return loaders.load(_by_transformers(model), folder, full=True)
 

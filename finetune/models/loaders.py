@@ -1,7 +1,7 @@
 """Weights in memory: by transformers, or by Unsloth on CUDA. The only module that imports unsloth.
 
 Unsloth rewrites trl's trainers as it is imported, so a stage loads its model first and imports trl's trainers after that.
-What is trained is always float32, adapter or full weights; `model.dtype` is the type of what is frozen, and of the arithmetic.
+What is trained is always float32, adapter or full weights; `model.dtype` is the type of the base model's weights, and of the arithmetic.
 """
 
 import importlib.util

@@ -14,17 +14,9 @@ IGNORED = -100  # label of a position that is not supervised
 Ids = Sequence[int]
 
 
-def answer_logps(
-    model: PreTrainedModel | PeftModel,
-    rows: Sequence[tuple[Ids, Ids]],
-    batch_size: int,
-    pad_id: int,
-    doing: str,
-    arithmetic: torch.dtype | None = None,
-) -> torch.Tensor:
-    """Return the log-probability of each answer after its prompt, summed over the answer's tokens; float32, in the order of the rows."""
-    labelled = [([*prompt, *answer], [IGNORED] * len(prompt) + list(answer)) for prompt, answer in rows]
-    return label_logps(model, labelled, batch_size, pad_id, doing, arithmetic)
+def labelled(prompt: Ids, answer: Ids) -> tuple[Ids, Ids]:
+    """Return (input_ids, labels) of an answer after its prompt, which is not supervised."""
+    return [*prompt, *answer], [IGNORED] * len(prompt) + list(answer)
 
 
 @torch.inference_mode()
@@ -34,19 +26,19 @@ def label_logps(
     batch_size: int,
     pad_id: int,
     doing: str,
-    arithmetic: torch.dtype | None = None,
+    arithmetic: torch.dtype,
 ) -> torch.Tensor:
-    """Return the log-probability of each row's labels, summed over the supervised positions; rows are (input_ids, labels).
+    """Return the log-probability of each row's labels, summed over the supervised positions; float32, in the order of the rows.
 
     Batches are padded on the right; of all positions only those from the first supervised one on are projected to the vocabulary, which
     is most of the cost of a small model.
 
-    arithmetic: to what it is autocast, as in training, so that the first loss of dpo is ln 2; None: to the type of the weights.
+    rows: of (input_ids, labels). arithmetic: to what it is autocast, as in training: so the first loss of dpo is ln 2.
     """
     model.eval()
     sums = torch.zeros(len(rows), dtype=torch.float32)
     for batch in progress(by_length([ids for ids, _ in rows], batch_size), doing, unit="batches"):
-        sums[batch] = _batch(model, [rows[row] for row in batch], pad_id, arithmetic or model.dtype).cpu()
+        sums[batch] = _batch(model, [rows[row] for row in batch], pad_id, arithmetic).cpu()
     return sums
 
 

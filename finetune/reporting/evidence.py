@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from finetune import outputs, paths
 from finetune.config.schema import Config
+from finetune.errors import refuse_missing
 
 STAGES = ("prepare", "format", "train", "reference", "dpo", "evaluate", "export")
 MODELS = ("base", "train", "dpo")
@@ -17,8 +18,14 @@ Metrics = dict[str, Any]
 
 
 def read() -> dict[str, Metrics]:
-    """Stage → its metrics file."""
-    return {stage: outputs.read_json(paths.metrics(stage)) for stage in STAGES}
+    """Stage → its metrics file.
+
+    Raises:
+        DataError: some are not there, or the samples of answers are not.
+    """
+    files = {stage: paths.metrics(stage) for stage in STAGES}
+    refuse_missing(*files.values(), paths.SAMPLES)
+    return {stage: outputs.read_json(file) for stage, file in files.items()}
 
 
 def numbers(metrics: Mapping[str, Metrics]) -> dict[str, float]:
@@ -34,9 +41,15 @@ def settings(cfg: Config) -> dict[str, Any]:
 
 
 def lengths() -> dict[str, npt.NDArray[np.int64]]:
-    """Tokens of each record that was trained on: of the conversations, and of the longer answer of each preference pair."""
-    sft = pq.read_table(paths.FORMATTED / "sft" / "train.parquet", columns=["input_ids"])
-    pairs = pq.read_table(paths.FORMATTED / "preference" / "train.parquet", columns=["prompt_ids", "chosen_ids", "rejected_ids"])
+    """Tokens of each record that was trained on: of the conversations, and of the longer answer of each preference pair.
+
+    Raises:
+        DataError: a table is not there.
+    """
+    records, preference = (paths.FORMATTED / kind / "train.parquet" for kind in ("sft", "preference"))
+    refuse_missing(records, preference)
+    sft = pq.read_table(records, columns=["input_ids"])
+    pairs = pq.read_table(preference, columns=["prompt_ids", "chosen_ids", "rejected_ids"])
     prompt, chosen, rejected = (_lengths(pairs, name) for name in pairs.column_names)
     return {"supervised": _lengths(sft, "input_ids"), "preference": prompt + np.maximum(chosen, rejected)}
 

@@ -1,5 +1,7 @@
 """reports/report.md: what a run was made from, what it made, how good it is, and how to make it again; for a person."""
 
+import textwrap
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,9 +16,18 @@ FIGURES = {  # title → name of the file
     "Preference optimisation": "preference",
     "Lengths": "lengths",
 }
+SHOWN = 10  # samples
+WIDTH, LINES = 110, 4  # characters a line of a sample, and lines of an answer before it is cut
 
 
-def write(cfg: Config, metrics: Mapping[str, Metrics], origin: Origin, experiment: str | None, makers: Mapping[str, Any] | None) -> str:
+def write(
+    cfg: Config,
+    metrics: Mapping[str, Metrics],
+    samples: Sequence[Mapping[str, Any]],
+    origin: Origin,
+    experiment: str | None,
+    makers: Mapping[str, Any] | None,
+) -> str:
     """Return the page as Markdown, its pictures in figures/ beside it; `makers`: what tracking.made_by() said."""
     parts = [
         _head(cfg, metrics),
@@ -24,7 +35,9 @@ def write(cfg: Config, metrics: Mapping[str, Metrics], origin: Origin, experimen
         _scores(metrics["evaluate"], cfg.evaluate.confidence),
         _picture("Before and after"),
         _likelihoods(metrics["evaluate"]),
-        "Answers of the three models side by side: [samples.jsonl](samples.jsonl).",
+        "## What it answers",
+        f"{SHOWN} prompts at most, of each kind of outcome in each slice first one; [samples.jsonl](samples.jsonl) has more, and uncut.",
+        *map(_sample, _chosen(samples)),
         "## How it was trained",
         _training(metrics),
         _picture("Supervised fine-tuning"),
@@ -75,6 +88,31 @@ def _likelihoods(evaluated: Mapping[str, Metrics]) -> str:
         if "validation_4bit" in scores
     ]
     return "\n\n".join(lines)
+
+
+def _chosen(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """SHOWN of the samples in their order: the first of each kind of outcome in each slice, then the second of each, and so on."""
+    seen: Counter[tuple[Any, ...]] = Counter()
+    turns = []
+    for place, sample in enumerate(samples):
+        kind = (sample["slice"], *(verdict == "right" for verdict in sample["verdicts"].values()))
+        turns.append((seen[kind], place))
+        seen[kind] += 1
+    return [samples[place] for place in sorted(place for _, place in sorted(turns)[:SHOWN])]
+
+
+def _sample(sample: Mapping[str, Any]) -> str:
+    """One prompt and its answers as plain text: no markup in them can end the block, because each line begins with our word or blanks."""
+    lines = [_line("prompt", sample["slice"].replace("_", " "), sample["prompt"]), _line("expected", "", sample["expected"])]
+    lines += [_line(model, verdict, sample[model]) for model, verdict in sample["verdicts"].items()]
+    return "\n".join(("```text", *lines, "```"))
+
+
+def _line(name: str, note: str, text: str) -> str:
+    """A text behind its name: blanks for what can't be printed, wrapped, and cut when it is long."""
+    start = f"{name:<10}{note:<14}"
+    shown = " ".join("".join(char if char.isprintable() else " " for char in text).split()) or "(nothing)"
+    return textwrap.fill(shown, WIDTH, initial_indent=start, subsequent_indent=" " * len(start), max_lines=LINES, placeholder=" …")
 
 
 def _training(metrics: Mapping[str, Metrics]) -> str:

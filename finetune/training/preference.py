@@ -76,21 +76,19 @@ class Preference(Steady, DPOTrainer):
         return preference + self.rpo_alpha * nll if self.rpo_alpha else preference
 
     def first(self) -> First:
-        """Return DPO's loss and mean margin of the first effective batch, over all processes, without training on it."""
+        """Return DPO's own loss and mean margin of the first effective batch, over all processes, without training on it."""
         losses, margins, nats = [], [], []
-        rpo_alpha, self.rpo_alpha = self.rpo_alpha, 0.0  # at first the chosen answers' own loss says nothing of the reference
         policy = self.accelerator.unwrap_model(self.model).eval()
         batches = iter(self.get_train_dataloader())
         with torch.no_grad(), self.compute_loss_context_manager():
             for _, batch in zip(range(self.args.gradient_accumulation_steps), batches, strict=False):
                 batch = self._prepare_inputs(batch)
-                loss = self.compute_loss(policy, batch)  # type: ignore[no-untyped-call]
-                losses.append(self.accelerator.gather(loss).mean().item())
+                self.compute_loss(policy, batch)  # type: ignore[no-untyped-call]
+                losses.append(self._metrics["eval"]["dpo_loss"][-1])
                 margins.append(self._metrics["eval"]["rewards/margins"][-1])
                 cost = batch["ref_chosen_logps"].abs() + batch["ref_rejected_logps"].abs()
                 nats.append(self.accelerator.gather(cost).mean().item())
         self._metrics["eval"].clear()
-        self.rpo_alpha = rpo_alpha
         return First(*(sum(values) / len(values) for values in (losses, margins, nats)))
 
 
@@ -121,7 +119,7 @@ def check_first(first: First, beta: float, exact: bool) -> None:
     """Refuse to train when policy and reference are not the same model.
 
     beta: above 1 it enlarges the rounding of the log-probabilities, so it widens the limits. exact: both were computed in float32, where
-    rounding is a share of the log-probabilities, some 1e-6 of them: so the less likely the answers, the wider the limits.
+    rounding is a share of the log-probabilities, some 1e-6 of them: the limits widen where beta times the pair's nats is above 1.
 
     Raises:
         TrainingError: the loss is not ln 2, or the margin is not 0.

@@ -13,7 +13,7 @@ from peft import PeftModel
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PrinterCallback, Trainer
 
-from finetune.errors import TrainingError
+from finetune.errors import TrainingError, refuse_missing
 from finetune.training import world
 from finetune.training.order import ByLength
 
@@ -63,7 +63,12 @@ def kept_in_float32(model: PreTrainedModel | PeftModel) -> Iterator[None]:
 
 
 def read(path: Path, columns: list[str]) -> Dataset:
-    """Return columns of a parquet file as a data set in memory; `datasets`' own reader leaves a copy in the home folder."""
+    """Return columns of a parquet file as a data set in memory; `datasets`' own reader leaves a copy in the home folder.
+
+    Raises:
+        DataError: the file is not there.
+    """
+    refuse_missing(path)
     return Dataset(InMemoryTable(pq.read_table(path, columns=columns)))
 
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from finetune.config.compose import write_params
+from tests.unit.tracking.conftest import rows, sent, until
 
 pytestmark = pytest.mark.slow
 AFTER_TRAIN = {"train", "reference", "dpo", "answer@train", "answer@dpo", "evaluate", "export", "report"}
@@ -63,7 +64,14 @@ def test_the_metrics_and_plots_are_there(finished: Path) -> None:
 )
 def test_a_change_reruns_what_it_changes_and_nothing_else(finished: Path, override: str, expected: set[str]) -> None:
     assert ran(dvc("exp", "run", *TINY, "-S", override, folder=finished)) == expected
-    dvc("exp", "run", *TINY, folder=finished)  # back to where the next override starts; restored from the run cache
+    back = dvc("exp", "run", *TINY, folder=finished)  # to where the next override starts, from the run cache, of which MLflow must hear
+    assert ran(back) == ({"report"} if expected else set())
+
+
+def test_figures_that_are_gone_are_made_again(finished: Path) -> None:
+    shutil.rmtree(finished / "reports/figures")
+    assert ran(dvc("repro", folder=finished)) == {"report"}
+    assert ran(dvc("repro", folder=finished)) == set()
 
 
 def test_an_edit_of_conf_is_refused_by_repro_before_anything_runs(finished: Path) -> None:
@@ -83,18 +91,21 @@ def test_a_refused_setting_stops_exp_run_before_anything_runs(finished: Path) ->
         assert line in printed
 
 
-def test_a_queue_of_three_with_two_workers(finished: Path) -> None:
-    dvc("exp", "run", "--queue", *TINY, "-S", "train.r=2,4,8", folder=finished)
+def test_a_queue_of_three_with_two_workers_is_three_experiments_and_three_runs_in_mlflow(finished: Path) -> None:
+    dvc("exp", "run", "--queue", "-S", "experiment=tiny", "-S", "train.r=2,4,8", folder=finished)
     dvc("exp", "run", "--run-all", "-j", "2", folder=finished)
-    rows = json.loads(dvc("exp", "show", "--json", folder=finished))
+    shown = json.loads(dvc("exp", "show", "--json", folder=finished))
     ranks = {
         revision["data"]["params"]["params.yaml"]["data"]["train"]["r"]
-        for row in rows
+        for row in shown
         for experiment in row.get("experiments") or []
         for revision in experiment["revs"]
         if revision["data"] and "train" in revision["data"]["params"]["params.yaml"]["data"]
     }
     assert {2, 4, 8} <= ranks
+    until(lambda: sent(finished))
+    told = "select value, status from params join runs using (run_uuid) where key = 'train.r'"
+    assert sorted(rows(finished / "mlflow.db", told)) == [("2", "FINISHED"), ("4", "FINISHED"), ("8", "FINISHED")]
 
 
 def test_a_temporary_run_leaves_the_workspace_alone(finished: Path) -> None:

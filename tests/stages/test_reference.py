@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from finetune import paths
 from finetune.errors import ModelError
 from finetune.models import adapters
-from finetune.models.scoring import answer_logps
+from finetune.models.scoring import label_logps, labelled
 from stages import reference, train
 from tests.conftest import composed
 from tests.tokens import write_formatted
@@ -32,8 +33,9 @@ def test_pairs_pass_through_with_the_scores_of_the_trained_model(trained: Path) 
         assert scored[name].to_pylist() == given[name].to_pylist()
 
     model = adapters.load_tuned(cfg.model, paths.TRAIN)
-    rows = list(zip(given["prompt_ids"].to_pylist(), given["rejected_ids"].to_pylist(), strict=True))
-    assert scored["ref_rejected_logps"].to_pylist() == pytest.approx(answer_logps(model, rows, 3, 0, "again").tolist(), abs=1e-3)
+    rows = [labelled(row["prompt_ids"], row["rejected_ids"]) for row in given.to_pylist()]
+    again = label_logps(model, rows, 3, 0, "again", torch.float32).tolist()
+    assert scored["ref_rejected_logps"].to_pylist() == pytest.approx(again, abs=1e-3)
 
     report = json.loads(paths.metrics("reference").read_text())
     assert report["pairs"] == 16

@@ -1,5 +1,6 @@
 """Every wrong setting is named at once, before anything runs; params.yaml and conf/ can't part unnoticed."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import yaml
 
 from finetune import paths
-from finetune.config.compose import drift, fingerprint, write_params
+from finetune.config.compose import drift, fingerprint, validate, write_params
 from finetune.errors import ConfigError
 from tests.conftest import ROOT, Compose
 
@@ -89,10 +90,11 @@ def test_all_refused_settings_are_named_at_once(project: Path) -> None:
             ["launch.processes=2"],
             "launch.processes: found 2 with launch.command='python3', expected 1, which is all that it starts; set launch=distributed",
         ),
-        (
-            ["train.target_modules=[]"],
-            "train.target_modules.list[str]: found [], expected List should have at least 1 item after validation, not 0",
-        ),
+        (["train.target_modules=[]"], "train.target_modules: found [], expected all-linear, or a list of names of modules, one at least"),
+        (["train.target_modules=[1]"], "train.target_modules: found [1], expected all-linear, or a list of names of modules, one at least"),
+        (["data.floors=[attic]"], "data.floors: found ['attic'], expected it to have at least 2 items after validation, not 1"),
+        (["~train"], "train.method: missing, expected one of 'lora', 'qlora', 'full'"),
+        (["export.format=gguf"], "export.format: unknown key, expected one of adapter, dtype, max_shard_size, merged"),
         (["model.device=gpu"], "model.device: found 'gpu', expected 'cpu' or 'cuda'"),
         (["++data.areas=kitchen"], "data.areas: found 'kitchen', expected a valid dictionary"),
         (["dpo=full"], "dpo.method: found 'full' after train.method=lora, expected 'lora', which trains that adapter on; set dpo=lora"),
@@ -106,6 +108,39 @@ def test_a_refusal_says_key_found_and_expected(project: Path, overrides: list[st
     with pytest.raises(ConfigError) as refused:
         write_params(overrides, root=project)
     assert problem in refused.value.problems
+
+
+def test_a_key_of_another_member_of_the_group_is_refused_with_those_of_the_one_chosen(project: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        write_params(["train=full", "dpo=full", "train.r=8"], root=project)
+    (problem,) = refused.value.problems
+    assert problem.startswith("train.r: unknown key, expected one of gradient_accumulation_steps, ")
+    assert "lora_alpha" not in problem
+
+
+def test_a_name_that_is_itself_wrong_is_refused_under_the_key_that_was_typed(project: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        write_params(["+data.areas.kitchen.boat=[skiff]"], root=project)
+    (problem,) = refused.value.problems
+    assert problem.startswith("data.areas.kitchen.boat: found 'boat', expected 'climate', ")
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+@pytest.mark.parametrize("data", ["smart_home", "jsonl"])
+def test_no_setting_may_be_infinite_or_no_number(compose: Compose, data: str, value: float) -> None:
+    values = compose(f"data={data}").model_dump()
+    keys = [
+        (section, name)
+        for section, settings in values.items()
+        for name, setting in (settings.items() if isinstance(settings, dict) else [])
+        if isinstance(setting, float)
+    ]
+    assert len(keys) >= 15
+    for section, name in keys:
+        values[section][name] = value
+    with pytest.raises(ConfigError) as refused:
+        validate(values)
+    assert refused.value.problems == [f"{section}.{name}: found {value}, expected a finite number" for section, name in keys]
 
 
 def test_an_option_that_does_not_exist_is_refused_with_the_ones_that_do(project: Path) -> None:

@@ -1,7 +1,9 @@
 """A stage starts with its own sections of params.yaml, typed, and ends with a status and a sentence."""
 
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,29 @@ from finetune.config.compose import write_params
 from finetune.config.stage import cut, stage
 from tests.conftest import ROOT, Compose
 
+# sitecustomize.py of a stage that sends itself SIGINT, as a terminal would, where it first imports a module or opens a file
+INTERRUPT = """
+import os, signal, sys
+def interrupt(event, args):
+    if event in ("import", "open") and str(args[0]) == os.environ["MOMENT"]:
+        os.kill(os.getpid(), signal.SIGINT)
+sys.addaudithook(interrupt)
+"""
+
 
 def start(stage: str, *overrides: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a stage as a user does and return what it printed."""
     return subprocess.run([sys.executable, "-m", f"stages.{stage}", *overrides], cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def interrupt_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """`interrupt_at("torch")`: stages started from here on get SIGINT at that import, or at the opening of that file."""
+    folder = tmp_path / "interrupt"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(INTERRUPT)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return lambda moment: monkeypatch.setenv("MOMENT", moment)
 
 
 @pytest.fixture
@@ -80,3 +101,32 @@ def test_a_stage_started_elsewhere_says_where_it_belongs(tmp_path: Path) -> None
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "expected the root of the repository" in done.stderr
+
+
+@pytest.mark.parametrize("moment", ["finetune", "torch.nn", "pyarrow.lib", "hydra._internal.config_loader_impl"])
+def test_ctrl_c_before_the_work_is_said_in_one_line(prepared: Path, interrupt_at: Callable[[str], None], moment: str) -> None:
+    interrupt_at(moment)
+    done = start("train", folder=prepared)
+    says = "interrupted before the stage began; the same command starts it again\n"
+    assert (done.returncode, done.stderr) == (130, says)
+
+
+def test_ctrl_c_in_the_work_is_said_in_one_line(prepared: Path, interrupt_at: Callable[[str], None]) -> None:
+    interrupt_at("conf/config.yaml")
+    done = start("check", folder=prepared)
+    says = "check: interrupted; nothing half-written was kept, and the same command starts the stage again\n"
+    assert (done.returncode, done.stderr) == (130, says)
+
+
+def test_a_stage_in_the_background_goes_on_ignoring_ctrl_c(prepared: Path, interrupt_at: Callable[[str], None]) -> None:
+    for moment in ("finetune", "conf/config.yaml"):
+        interrupt_at(moment)
+        command = f"trap '' INT; exec {sys.executable} -m stages.check"
+        assert subprocess.run(command, shell=True, cwd=prepared, check=False).returncode == 0
+
+
+def test_importing_the_stages_leaves_ctrl_c_alone() -> None:
+    code = "import signal, stages; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+    assert "stages" in sys.modules
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from finetune.data import tables
+from finetune.errors import DataError
 
 ROWS = [{"id": str(number), "slice": "all", "input_ids": [1, number], "labels": [-100, number]} for number in range(10)]
 
@@ -31,3 +32,8 @@ def test_many_rows_are_written_in_groups(tmp_path: Path, monkeypatch: pytest.Mon
 def test_no_rows_give_an_empty_table_with_its_columns(tmp_path: Path) -> None:
     assert tables.write(tmp_path / "table.parquet", tables.PREFERENCE, []) == 0
     assert pq.read_schema(tmp_path / "table.parquet").names == tables.PREFERENCE.names
+
+
+def test_a_table_that_is_not_there_is_named_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"table\.parquet: found no such file, expected what .*\nrun `dvc repro`"):
+        tables.read(tmp_path / "table.parquet")

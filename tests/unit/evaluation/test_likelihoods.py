@@ -21,7 +21,7 @@ def logp(model: PreTrainedModel, prompt: list[int], answer: list[int]) -> float:
 
 
 def test_records_give_sums_tokens_and_bytes(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    first, second = likelihoods.of_records(model, tokenizer, RECORDS, 8, kind="validation_4bit")
+    first, second = likelihoods.of_records(model, tokenizer, RECORDS, 8, torch.float32, kind="validation_4bit")
     text = str(tokenizer.decode([51, 52]))
     assert first == {"kind": "validation_4bit", "id": "a", "slice": "seen", "logp": first["logp"], "tokens": 3, "bytes": len(text.encode())}
     assert first["logp"] == pytest.approx(logp(model, [1, 50], [51, 52, 2]), abs=1e-4)
@@ -29,7 +29,7 @@ def test_records_give_sums_tokens_and_bytes(model: PreTrainedModel, tokenizer: P
 
 
 def test_pairs_give_the_sums_of_both_answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    (row,) = likelihoods.of_pairs(model, tokenizer, PAIRS, 8)
+    (row,) = likelihoods.of_pairs(model, tokenizer, PAIRS, 8, torch.float32)
     assert list(row) == ["kind", "id", "slice", "chosen", "rejected"]
     assert row["chosen"] == pytest.approx(logp(model, [1, 50], [51, 52, 2]), abs=1e-4)
     assert row["rejected"] == pytest.approx(logp(model, [1, 50], [61, 2]), abs=1e-4)
@@ -38,6 +38,6 @@ def test_pairs_give_the_sums_of_both_answers(model: PreTrainedModel, tokenizer: 
 def test_spoilt_weights_are_refused(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     next(model.parameters()).data.fill_(float("nan"))
     with pytest.raises(ModelError, match=r"record a: found a log-probability of nan, expected a finite one; .*learning_rate"):
-        likelihoods.of_records(model, tokenizer, RECORDS, 8)
+        likelihoods.of_records(model, tokenizer, RECORDS, 8, torch.float32)
     with pytest.raises(ModelError, match="record p: found a log-probability of nan"):
-        likelihoods.of_pairs(model, tokenizer, PAIRS, 8)
+        likelihoods.of_pairs(model, tokenizer, PAIRS, 8, torch.float32)

@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 
 from finetune import paths
-from finetune.config.schema import Config
+from finetune.config.schema import Config, Model
 from finetune.errors import ModelError
 from finetune.models import adapters, loaders
 from finetune.models.adapters import Tuned
@@ -122,6 +122,30 @@ def test_dpo_with_an_adapter_after_full_tuning_puts_a_new_one_on_the_trained_wei
                 weight.add_(0.02)
     adapters.save(paths.DPO, tuned, model, load_tokenizer(cfg.model), cfg.model)
     assert torch.allclose(logits(adapters.load_tuned(cfg.model, paths.DPO)), logits(model), atol=1e-5)
+
+
+def test_what_lies_on_fully_trained_weights_finds_them_in_float32_by_transformers_whatever_trains(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = composed("experiment=tiny", "train=full")
+    saved(cfg)
+    seed_everything(cfg.seed)
+    model, tuned = adapters.for_preferences(cfg.model, paths.TRAIN, cfg.dpo, cfg.seed)
+    adapters.save(paths.DPO, tuned, model, load_tokenizer(cfg.model), cfg.model)
+
+    asked: list[tuple[str, bool]] = []
+
+    def load(model: Model, folder: Path | None = None, *, four_bit: bool = False, full: bool = False) -> Any:
+        asked.append((model.loader, full))
+        return real(model, folder, four_bit=four_bit, full=full)
+
+    real = loaders.load
+    monkeypatch.setattr(loaders, "load", load)
+    unsloth = cfg.model.model_copy(update={"loader": "unsloth", "dtype": "bfloat16"})
+    for folder in (paths.TRAIN, paths.DPO):
+        for merge in (False, True):
+            assert adapters.load_tuned(unsloth, folder, merge=merge).dtype == torch.float32
+    assert asked == [("transformers", True)] * 4
 
 
 def test_dpo_of_every_weight_starts_from_the_trained_weights(workspace: Path) -> None:

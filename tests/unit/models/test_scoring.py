@@ -7,10 +7,14 @@ import pytest
 import torch
 
 from finetune.models import loaders
-from finetune.models.scoring import answer_logps, label_logps
+from finetune.models.scoring import label_logps, labelled
 from tests.conftest import composed
 
 Rows = list[tuple[list[int], list[int]]]
+
+
+def scored(model: torch.nn.Module, rows: Rows, batch_size: int) -> torch.Tensor:
+    return label_logps(model, [labelled(*row) for row in rows], batch_size, 0, "scoring", torch.float32)  # type: ignore[arg-type]
 
 
 def rows(count: int = 13) -> Rows:
@@ -32,7 +36,7 @@ def plainly(model: torch.nn.Module, prompt: list[int], answer: list[int]) -> flo
 def test_answers_are_scored_as_a_plain_softmax_would_in_the_order_of_the_rows(workspace: Path, batch_size: int) -> None:
     model = loaders.load(composed("model=tiny").model)
     expected = torch.tensor([plainly(model, *row) for row in rows()])
-    found = answer_logps(model, rows(), batch_size, 0, "scoring")
+    found = scored(model, rows(), batch_size)
     assert found.dtype == torch.float32
     assert torch.allclose(found, expected, atol=2e-4)
 
@@ -43,13 +47,14 @@ def test_only_supervised_positions_count_wherever_they_are(workspace: Path) -> N
     labels = [-100, 6, -100, 8, -100]
     with torch.no_grad():
         logps = model(torch.tensor([ids])).logits[0].log_softmax(-1)
-    assert float(label_logps(model, [(ids, labels)], 1, 0, "scoring")) == pytest.approx(float(logps[0, 6] + logps[2, 8]), abs=1e-4)
+    found = float(label_logps(model, [(ids, labels)], 1, 0, "scoring", torch.float32))
+    assert found == pytest.approx(float(logps[0, 6] + logps[2, 8]), abs=1e-4)
 
 
 def test_the_same_rows_give_the_same_bits(workspace: Path) -> None:
     model = loaders.load(composed("model=tiny").model)
-    assert torch.equal(answer_logps(model, rows(), 4, 0, "scoring"), answer_logps(model, rows(), 4, 0, "scoring"))
+    assert torch.equal(scored(model, rows(), 4), scored(model, rows(), 4))
 
 
 def test_no_rows_are_no_scores(workspace: Path) -> None:
-    assert answer_logps(loaders.load(composed("model=tiny").model), [], 4, 0, "scoring").shape == (0,)
+    assert scored(loaders.load(composed("model=tiny").model), [], 4).shape == (0,)

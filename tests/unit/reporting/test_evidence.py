@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from finetune import outputs, paths
+from finetune.errors import DataError
 from finetune.reporting import evidence
 from tests.conftest import Compose
 
@@ -30,7 +31,16 @@ def test_numbers_leave_out_single_steps_and_words(metrics: dict[str, Any]) -> No
 def test_every_stage_is_read(workspace: Path, metrics: dict[str, Any]) -> None:
     for stage, found in metrics.items():
         outputs.write_json(paths.metrics(stage), found)
+    outputs.write_jsonl(paths.SAMPLES, [])
     assert evidence.read() == metrics
+
+
+def test_all_stages_that_have_not_run_are_named_at_once_with_the_remedy(workspace: Path, metrics: dict[str, Any]) -> None:
+    outputs.write_json(paths.metrics("train"), metrics["train"])
+    with pytest.raises(DataError, match="run `dvc repro`") as raised:
+        evidence.read()
+    assert len(raised.value.problems) == len(evidence.STAGES)  # all but train's, and the samples
+    assert raised.value.problems[0] == "reports/prepare.json: found no such file, expected what an earlier stage writes there"
 
 
 def test_lengths_count_the_tokens_that_were_trained_on(workspace: Path) -> None:

@@ -4,12 +4,20 @@ import re
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 
 from finetune.reporting import page
 from finetune.reporting.provenance import Origin
 from tests.conftest import Compose
 
 CLEAN = Origin("0123abc")
+HOSTILE = "```\n\n# heading\r\n~~~\u2028</code></pre><script>alert(1)</script> | a | [b](javascript:c) `d` &lt; \x1b[31m"
+
+
+def sample(prompt: str = "is tower fan on", said: str = "{}", where: str = "new_home", dpo: str = "right") -> dict[str, Any]:
+    """A line of reports/samples.jsonl."""
+    verdicts = {"base": "not JSON", "train": "wrong", "dpo": dpo}
+    return {"slice": where, "prompt": prompt, "expected": said, **dict.fromkeys(verdicts, said), "verdicts": verdicts}
 
 
 @pytest.fixture
@@ -19,7 +27,7 @@ def written(compose: Compose, metrics: dict[str, Any]) -> str:
         "dpo": {"run": "a" * 32, "name": "x", "here": True},
         "check": None,
     }
-    return page.write(compose(), metrics, Origin("0123abc", diff="+r: 32"), "salty-soup", makers)
+    return page.write(compose(), metrics, [sample()], Origin("0123abc", diff="+r: 32"), "salty-soup", makers)
 
 
 def test_every_model_has_a_row_for_every_slice(written: str) -> None:
@@ -27,6 +35,34 @@ def test_every_model_has_a_row_for_every_slice(written: str) -> None:
     assert "| new phrasing | dpo | 60 | 42.0 % (31.0 to 53.0) | 99.0 % | 70.5 % |" in written
     assert len(re.findall(r"^\| (?:seen|new \w+) \|", written, flags=re.MULTILINE)) == 9
     assert "+1.400 (+1.120 to +1.680)" in written
+
+
+def test_it_shows_answers_side_by_side(written: str) -> None:
+    assert "prompt    new home      is tower fan on\nexpected                {}\nbase      not JSON      {}\n" in written
+
+
+def test_whatever_a_model_says_stays_in_its_block(compose: Compose, metrics: dict[str, Any]) -> None:
+    samples = [sample(HOSTILE, HOSTILE * times) for times in (1, 40)]
+    tokens = MarkdownIt().parse(page.write(compose(), metrics, samples, CLEAN, None, None))
+    blocks = [token.content for token in tokens if token.type == "fence" and token.info == "text"]
+    assert [block.count("prompt  ") for block in blocks] == [1, 1]
+    assert all("``` # heading ~~~ </code></pre><script>alert(1)</script> | a |" in block for block in blocks)
+    assert "heading" not in "".join(token.content for token in tokens if token.content not in blocks)
+    assert all(char.isprintable() or char == "\n" for block in blocks for char in block)
+
+
+def test_a_long_answer_is_wrapped_and_cut_and_an_empty_one_named(compose: Compose, metrics: dict[str, Any]) -> None:
+    written = page.write(compose(), metrics, [sample(said="word " * 1000), sample(said="x" * 5000), sample(said="\n")], CLEAN, None, None)
+    blocks = re.findall(r"```text\n(.*?)\n```", written, flags=re.DOTALL)
+    assert [block.count("…") for block in blocks] == [4, 4, 0]
+    assert max(len(line) for block in blocks for line in block.splitlines()) <= page.WIDTH
+    assert blocks[2].count("(nothing)") == 4
+
+
+def test_each_kind_of_outcome_is_shown_before_a_second_of_any(compose: Compose, metrics: dict[str, Any]) -> None:
+    samples = [sample(str(number)) for number in range(20)] + [sample("worse", dpo="wrong"), sample("elsewhere", where="seen")]
+    written = page.write(compose(), metrics, samples, CLEAN, None, None)
+    assert re.findall(r"^prompt    .{14}(\w+)$", written, flags=re.MULTILINE) == [*"01234567", "worse", "elsewhere"]
 
 
 def test_it_shows_every_picture(written: str) -> None:
@@ -47,13 +83,13 @@ def test_it_says_who_made_each_stage(written: str) -> None:
 def test_it_gives_the_commands_that_make_it_again(written: str, compose: Compose, metrics: dict[str, Any]) -> None:
     assert "git checkout 0123abc\ngit apply uncommitted.diff\n.venv/bin/dvc repro" in written
     assert "`.venv/bin/dvc exp apply salty-soup`" in written
-    clean = page.write(compose(), metrics, CLEAN, None, None)
+    clean = page.write(compose(), metrics, [], CLEAN, None, None)
     assert "git checkout 0123abc\n.venv/bin/dvc repro" in clean
     assert "exp apply" not in clean
     assert "Not known: tracking is off" in clean
-    assert "git is not installed" in page.write(compose(), metrics, Origin(None, missing="git is not installed"), None, None)
+    assert "git is not installed" in page.write(compose(), metrics, [], Origin(None, missing="git is not installed"), None, None)
 
 
 def test_four_bit_training_says_how_far_its_base_lies(compose: Compose, metrics: dict[str, Any]) -> None:
     metrics["evaluate"]["train"] |= {"validation_4bit": {"loss": 0.25}, "loss_distance_4bit": 0.04}
-    assert "validation loss 0.2500, +0.0400 from the one above" in page.write(compose(), metrics, CLEAN, None, None)
+    assert "validation loss 0.2500, +0.0400 from the one above" in page.write(compose(), metrics, [], CLEAN, None, None)

@@ -7,9 +7,21 @@ from finetune.errors import ConfigError
 from tests.conftest import Compose
 
 
-def test_a_password_in_the_address_is_refused_without_repeating_it(compose: Compose) -> None:
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://ann:s3cret@mlflow.example.org",
+        "postgresql://ann:s3/c#r?s3cret@db/mlflow",
+        "postgresql://db/mlflow?user=ann&password=s3cret",
+        "mysql://db/mlflow?PASSWD=s3cret",
+        "mysql://db/mlflow?pwd=s3cret&user=ann",
+        "postgresql://db/mlflow?sslpassword=s3cret",
+        "mssql+pyodbc:///?odbc_connect=DRIVER%3Dodbc%3BPWD%3Ds3cret",
+    ],
+)
+def test_a_password_in_the_address_is_refused_without_repeating_it(compose: Compose, uri: str) -> None:
     values = compose().model_dump()
-    values["tracking"]["uri"] = "https://ann:s3cret@mlflow.example.org"
+    values["tracking"]["uri"] = uri
     with pytest.raises(ConfigError) as refused:
         validate(values)
     assert "tracking.uri" in str(refused.value)
@@ -17,6 +29,15 @@ def test_a_password_in_the_address_is_refused_without_repeating_it(compose: Comp
     assert "s3cret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("uri", ["https://mlflow.example.org:5000/team", "sqlite:///own.db", "postgresql://ann@db/mlflow"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://mlflow.example.org:5000/team",
+        "http://[::1]:5000",
+        "sqlite:///own.db",
+        "sqlite:////data/a:b@c/own.db",
+        "postgresql://ann@db:5432/mlflow?sslmode=require&passfile=.pgpass",
+    ],
+)
 def test_addresses_without_one_are_taken(compose: Compose, uri: str) -> None:
     assert compose(f"tracking.uri='{uri}'").tracking.uri == uri

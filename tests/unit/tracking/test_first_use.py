@@ -29,17 +29,23 @@ def test_eight_stages_at_once_share_a_new_database(home: Path, start: Start) -> 
     assert (home / ".tracking/sender.log").read_text() == ""
 
 
-def test_a_locked_database_holds_up_no_stage_and_gets_everything(home: Path, start: Start, empty_database: Path) -> None:
+def test_a_locked_database_fails_no_stage_is_told_at_the_end_and_gets_everything(home: Path, start: Start, empty_database: Path) -> None:
     (home / "mlflow.db").write_bytes(empty_database.read_bytes())
     other = sqlite3.connect(home / "mlflow.db")
     other.execute("begin exclusive")
     stage = start("train", "tracking.metrics({'loss': 1.0})")
     assert stage.wait() == 0
+    last = start("report", "tracking.finish()")
+    said = last.communicate()[1]
+    assert last.returncode == 0
+    assert "1 run not in MLflow yet, kept in .tracking/spool and sent at the next chance: sqlite:///" in said
+    assert "database is locked" in said
     assert not sent(home)
     other.rollback()
     other.close()
     until(lambda: sent(home) and not sender.is_live(home))
-    assert runs(home / "mlflow.db") == {"pipeline": "FINISHED", "train": "FINISHED"}
+    stages = "select name, status from runs where name in ('train', 'report') order by start_time"
+    assert rows(home / "mlflow.db", stages) == [("train", "FINISHED"), ("report", "FINISHED")]
 
 
 @pytest.mark.slow

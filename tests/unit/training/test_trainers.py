@@ -10,7 +10,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from finetune import paths
-from finetune.errors import TrainingError
+from finetune.errors import DataError, TrainingError
 from finetune.models import adapters
 from finetune.models.base import load_tokenizer
 from finetune.training import preference, supervised, trainers
@@ -64,6 +64,11 @@ def test_reading_a_table_leaves_no_copy_anywhere(workspace: Path) -> None:
     records = trainers.read(path, supervised.COLUMNS)
     assert records.column_names == ["input_ids", "labels"]
     assert records.cache_files == []
+
+
+def test_a_table_that_is_not_there_is_named_with_the_remedy(workspace: Path) -> None:
+    with pytest.raises(DataError, match=r"data/formatted/sft/train\.parquet: found no such file.*\nrun `dvc repro`"):
+        trainers.read(paths.FORMATTED / "sft" / "train.parquet", supervised.COLUMNS)
 
 
 def test_the_validation_loss_is_a_mean_over_tokens_not_over_batches(workspace: Path) -> None:
