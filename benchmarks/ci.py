@@ -5,7 +5,7 @@ from pathlib import Path
 from benchmarks.record import Samples
 from benchmarks.watching import call, fresh_clone, waiting
 
-LOADED = ("tests", "tools", "benchmarks", "stages", "hydra_plugins")
+LOADED = ("tests", "tools", "benchmarks")
 READS = ("pyproject.toml", ".ci/run", "benchmarks/smoke_floors.yaml")
 
 

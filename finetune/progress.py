@@ -1,4 +1,4 @@
-"""What is left of long work: a bar on a terminal, two lines in a log."""
+"""What is left of long work: a bar on a terminal, one line in a log."""
 
 import logging
 import sys

@@ -46,10 +46,11 @@ def main(cfg: Config) -> None:
             expected = merged.logits(adapters.load_tuned(cfg.model, paths.DPO, merge=False), rows)
 
             model = adapters.load_tuned(cfg.model, paths.DPO)
+            tuned_type = model.dtype  # of full weights float32; saving changes it
             ends = end_tokens(model, {record["input_ids"][-1] for record in test})
             merged.save(model, tokenizer, ends, part / "merged", cfg.export)
             exported["merged"] = manifest.parameters(part / "merged")
-            report["max_logit_difference"] = merged.difference(part / "merged", cfg.model, cfg.export, rows, expected)
+            report["max_logit_difference"] = merged.difference(part / "merged", cfg.model, tuned_type, rows, expected)
 
         thinks = "enable_thinking" in str(tokenizer.chat_template)
         prepared, evaluated = (outputs.read_json(paths.metrics(name)) for name in ("prepare", "evaluate"))

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from finetune import outputs, paths
 from finetune.config.schema import Config
 from finetune.config.stage import run, stage
-from finetune.errors import refuse_missing
+from finetune.data.tables import table
 from finetune.models import adapters
 from finetune.models.base import load_tokenizer
 from finetune.models.loaders import compute_dtype
@@ -26,12 +26,8 @@ def main(cfg: Config) -> None:
     """Score both answers of each pair as dpo's first forward pass will: adapter unmerged, over the base it was trained on."""
     pad_id = load_tokenizer(cfg.model).pad_token_id
     tuned = adapters.Tuned.of(paths.TRAIN)
+    pairs = table(paths.FORMATTED / "preference" / "train.parquet", ["id", "prompt_ids", "chosen_ids", "rejected_ids"])
     model = adapters.load_tuned(cfg.model, paths.TRAIN, four_bit=tuned.four_bit, merge=False)
-
-    columns = ["id", "prompt_ids", "chosen_ids", "rejected_ids"]
-    formatted = paths.FORMATTED / "preference" / "train.parquet"
-    refuse_missing(formatted)
-    pairs = pq.read_table(formatted, columns=columns)
     prompts = pairs["prompt_ids"].to_pylist()
 
     logps = {}

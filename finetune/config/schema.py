@@ -12,8 +12,8 @@ from urllib.parse import unquote
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 METRICS = Path(__file__).parents[1] / "evaluation" / "metrics"
-# name:password@ as SQLAlchemy reads it (with / ? # in it, too), or a parameter: password=, sslpassword=, PWD= within odbc_connect=
-PASSWORD = re.compile(r"^[^/]*//[^/:]*:[^@]*@|(password|passwd|pwd)\s*=", re.IGNORECASE)
+# name:password@, of a database as SQLAlchemy reads it (with / ? # in it, too); or password=, sslpassword=, PWD= in odbc_connect=
+PASSWORD = re.compile(r"^https?://[^/?#@]*:[^/?#@]*@|^(?!https?:)[^/]*//[^/:]*:[^@]*@|(password|passwd|pwd)\s*=", re.IGNORECASE)
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]

@@ -21,23 +21,28 @@ def write(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> i
     count = 0
     group: list[Mapping[str, Any]] = []
     path.parent.mkdir(parents=True, exist_ok=True)
-    with pq.ParquetWriter(path, schema, compression="zstd", version="2.6", store_schema=False) as table:
+    with pq.ParquetWriter(path, schema, compression="zstd", version="2.6", store_schema=False) as writer:
         for row in rows:
             group.append(row)
             count += 1
             if len(group) == ROW_GROUP:
-                table.write_table(pa.Table.from_pylist(group, schema=schema))
+                writer.write_table(pa.Table.from_pylist(group, schema=schema))
                 group = []
         if group or not count:
-            table.write_table(pa.Table.from_pylist(group, schema=schema))
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
     return count
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Read all rows of a table.
+def table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a table, or some columns of it.
 
     Raises:
         DataError: it is not there.
     """
     refuse_missing(path)
-    return pq.read_table(path).to_pylist()  # type: ignore[no-any-return]
+    return pq.read_table(path, columns=columns)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Read all rows of a table. Raises DataError as above."""
+    return table(path).to_pylist()  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
 """Answers side by side, for a person to read: the ones where the models differ first."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Mapping, Sequence
+from itertools import islice, zip_longest
 from typing import Any
 
 from finetune.evaluation.judging import json_object
@@ -16,17 +16,27 @@ def side_by_side(answers: Mapping[str, Sequence[Row]], exact: Mapping[str, Seque
     wrong fills the file; what is taken is then sorted: differences between the last two models, other differences, agreement.
     """
     models = list(answers)
-    groups: dict[tuple[Any, ...], list[Row]] = {}
+    samples = []
     for place, row in enumerate(answers[models[0]]):
         verdicts = {model: _verdict(answers[model][place], bool(exact[model][place])) for model in models}
         said = {model: answers[model][place]["answer"] for model in models}
         asked = {key: row[key] for key in ("slice", "prompt", "expected")}
-        sample = {**asked, **said, "verdicts": verdicts, "id": row["id"]}
-        right = tuple(verdict == "right" for verdict in verdicts.values())
-        groups.setdefault((_rank(right), right, row["slice"]), []).append(sample)
-    in_order = {key: sorted(groups[key], key=lambda sample: str(sample["id"])) for key in sorted(groups)}
-    taken = {sample["id"] for _, sample in zip(range(limit), _in_turn(in_order.values()), strict=False)}
-    return [sample for samples in in_order.values() for sample in samples if sample["id"] in taken]
+        samples.append({**asked, **said, "verdicts": verdicts, "id": row["id"]})
+    return in_turn(sorted(samples, key=lambda sample: (_kind(sample), str(sample["id"]))), limit)
+
+
+def in_turn(samples: Sequence[Row], limit: int) -> list[Row]:
+    """At most `limit` of the samples, in their order: the first of each kind of outcome in each slice, then the second of each, …."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for place, sample in enumerate(samples):
+        groups.setdefault(_kind(sample), []).append(place)
+    turns = (place for turn in zip_longest(*groups.values()) for place in turn if place is not None)
+    return [samples[place] for place in sorted(islice(turns, limit))]
+
+
+def _kind(sample: Row) -> tuple[Any, ...]:
+    right = tuple(verdict == "right" for verdict in sample["verdicts"].values())
+    return _rank(right), right, sample["slice"]
 
 
 def _verdict(row: Row, right: bool) -> str:
@@ -43,9 +53,3 @@ def _verdict(row: Row, right: bool) -> str:
 def _rank(right: Sequence[bool]) -> int:
     """What is worth reading first: 0 where the last step of tuning made a difference, 1 where an earlier one did, 2 elsewhere."""
     return 0 if right[-1] != right[-2] else 1 if len(set(right)) > 1 else 2
-
-
-def _in_turn(groups: Iterable[Iterable[Row]]) -> Iterator[Row]:
-    """One of each group, then a second of each, until all are empty."""
-    for turn in zip_longest(*groups):
-        yield from (sample for sample in turn if sample is not None)

@@ -13,7 +13,7 @@ from finetune.errors import ModelError
 PROMPTS = 8  # of the test set; a wrong merge shows in the first
 # How far a logit may move, as a share of the largest one, by the coarser of the two types. Measured on SmolLM2-135M with a trained adapter
 # of r=16 (largest logit 32): float32 4e-6, float16 8e-3, bfloat16 6e-2, where 14 of 126 positions had another most likely token.
-TOLERANCE = {"float32": 1e-4, "float16": 3e-2, "bfloat16": 2e-1}
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 2e-1}
 
 Logits = list[torch.Tensor]
 
@@ -35,8 +35,8 @@ def save(
     tokenizer.save_pretrained(folder)
 
 
-def difference(folder: Path, model: Model, settings: Export, rows: Sequence[Sequence[int]], expected: Logits) -> float:
-    """The largest distance of a logit of the saved model, as plain transformers loads it, from the expected one.
+def difference(folder: Path, model: Model, tuned: torch.dtype, rows: Sequence[Sequence[int]], expected: Logits) -> float:
+    """The largest distance of a logit of the saved model, as plain transformers loads it, from the expected one of weights in `tuned`.
 
     Raises:
         ModelError: it is beyond the tolerance.
@@ -47,7 +47,7 @@ def difference(folder: Path, model: Model, settings: Export, rows: Sequence[Sequ
     found = logits(loaded, rows)
     furthest = max(float((one - other).abs().max()) for one, other in zip(found, expected, strict=True))
     scale = max(float(one.abs().max()) for one in expected)
-    share = max(TOLERANCE[model.dtype], TOLERANCE[settings.dtype])
+    share = max(TOLERANCE[tuned], TOLERANCE[loaded.dtype])
     if not furthest <= share * scale:  # also where it is not a number
         raise ModelError(
             f"models/export/merged: found a logit {furthest:.2g} away from the tuned model's, expected at most {share * scale:.2g} "

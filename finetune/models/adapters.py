@@ -140,11 +140,11 @@ def _by_transformers(model: Model) -> Model:
 
 
 def _all_weights(model: Model, folder: Path) -> PreTrainedModel:
-    """Fully trained weights: float32, for the arithmetic of model.dtype, until export rounds them.
+    """Fully trained weights, in float32 until export rounds them; training and log-probabilities autocast them to model.dtype.
 
-    A step of full tuning moves a weight by less than bfloat16 can tell apart: rounded, a dpo=full of 32 steps kept a fifth of what it
-    learned at most. And what runs between the layers would be rounded too, which put dpo's first margin at 0.07. By transformers
-    whatever model.loader says, so that dpo's reference is that of a new adapter as well as of the weights themselves.
+    A step of full tuning moves a weight by less than bfloat16 can tell apart, so rounded weights would lose most of it (docs/log.md).
+    And what runs between the layers would be rounded too, which put dpo's first margin at 0.07. By transformers whatever model.loader
+    says, so that dpo's reference is that of a new adapter as well as of the weights themselves.
     """
     return loaders.load(_by_transformers(model), folder, full=True)
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from finetune import outputs, paths
 from finetune.config.schema import Config
+from finetune.data.tables import table
 from finetune.errors import refuse_missing
 
 STAGES = ("prepare", "format", "train", "reference", "dpo", "evaluate", "export")
@@ -46,10 +46,8 @@ def lengths() -> dict[str, npt.NDArray[np.int64]]:
     Raises:
         DataError: a table is not there.
     """
-    records, preference = (paths.FORMATTED / kind / "train.parquet" for kind in ("sft", "preference"))
-    refuse_missing(records, preference)
-    sft = pq.read_table(records, columns=["input_ids"])
-    pairs = pq.read_table(preference, columns=["prompt_ids", "chosen_ids", "rejected_ids"])
+    sft = table(paths.FORMATTED / "sft" / "train.parquet", ["input_ids"])
+    pairs = table(paths.FORMATTED / "preference" / "train.parquet", ["prompt_ids", "chosen_ids", "rejected_ids"])
     prompt, chosen, rejected = (_lengths(pairs, name) for name in pairs.column_names)
     return {"supervised": _lengths(sft, "input_ids"), "preference": prompt + np.maximum(chosen, rejected)}
 

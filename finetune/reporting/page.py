@@ -1,11 +1,11 @@
 """reports/report.md: what a run was made from, what it made, how good it is, and how to make it again; for a person."""
 
 import textwrap
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from finetune.config.schema import Config
+from finetune.evaluation.samples import in_turn
 from finetune.evaluation.slices import scored
 from finetune.reporting.evidence import MODELS, Metrics
 from finetune.reporting.provenance import Origin
@@ -23,7 +23,7 @@ WIDTH, LINES = 110, 4  # characters a line of a sample, and lines of an answer b
 def write(
     cfg: Config,
     metrics: Mapping[str, Metrics],
-    samples: Sequence[Mapping[str, Any]],
+    samples: Sequence[dict[str, Any]],
     origin: Origin,
     experiment: str | None,
     makers: Mapping[str, Any] | None,
@@ -36,8 +36,8 @@ def write(
         _picture("Before and after"),
         _likelihoods(metrics["evaluate"]),
         "## What it answers",
-        f"{SHOWN} prompts at most, of each kind of outcome in each slice first one; [samples.jsonl](samples.jsonl) has more, and uncut.",
-        *map(_sample, _chosen(samples)),
+        f"At most {SHOWN} prompts, of each kind of outcome in each slice in turn; [samples.jsonl](samples.jsonl) has more, and uncut.",
+        *map(_sample, in_turn(samples, SHOWN)),
         "## How it was trained",
         _training(metrics),
         _picture("Supervised fine-tuning"),
@@ -88,17 +88,6 @@ def _likelihoods(evaluated: Mapping[str, Metrics]) -> str:
         if "validation_4bit" in scores
     ]
     return "\n\n".join(lines)
-
-
-def _chosen(samples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """SHOWN of the samples in their order: the first of each kind of outcome in each slice, then the second of each, and so on."""
-    seen: Counter[tuple[Any, ...]] = Counter()
-    turns = []
-    for place, sample in enumerate(samples):
-        kind = (sample["slice"], *(verdict == "right" for verdict in sample["verdicts"].values()))
-        turns.append((seen[kind], place))
-        seen[kind] += 1
-    return [samples[place] for place in sorted(place for _, place in sorted(turns)[:SHOWN])]
 
 
 def _sample(sample: Mapping[str, Any]) -> str:

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
 from datasets.table import InMemoryTable
@@ -13,7 +12,8 @@ from peft import PeftModel
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PrinterCallback, Trainer
 
-from finetune.errors import TrainingError, refuse_missing
+from finetune.data.tables import table
+from finetune.errors import TrainingError
 from finetune.training import world
 from finetune.training.order import ByLength
 
@@ -68,8 +68,7 @@ def read(path: Path, columns: list[str]) -> Dataset:
     Raises:
         DataError: the file is not there.
     """
-    refuse_missing(path)
-    return Dataset(InMemoryTable(pq.read_table(path, columns=columns)))
+    return Dataset(InMemoryTable(table(path, columns)))
 
 
 def parameters(model: PreTrainedModel | PeftModel) -> dict[str, int]:

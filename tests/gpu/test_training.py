@@ -92,9 +92,18 @@ def test_float32_on_a_gpu_begins_at_ln_2_exactly(tmp_path: Path) -> None:
     assert_learned(tmp_path, 1e-5)
 
 
+@pytest.mark.parametrize("loader", LOADERS)
 @pytest.mark.parametrize("dpo", ["lora", "full"])
-def test_full_tuning_in_bfloat16_leaves_float32_weights_and_dpo_goes_on_from_them(tmp_path: Path, dpo: str) -> None:
-    run(tmp_path, "model.dtype=bfloat16", "train=full", f"dpo={dpo}", "train.num_train_epochs=4", "dpo.num_train_epochs=4")
+def test_full_tuning_in_bfloat16_leaves_float32_weights_and_dpo_goes_on_from_them(tmp_path: Path, loader: str, dpo: str) -> None:
+    run(
+        tmp_path,
+        f"model.loader={loader}",
+        "model.dtype=bfloat16",
+        "train=full",
+        f"dpo={dpo}",
+        "train.num_train_epochs=4",
+        "dpo.num_train_epochs=4",
+    )
     assert_learned(tmp_path, 0.02)
     assert {weight.dtype for weight in load_file(tmp_path / paths.TRAIN / "model.safetensors").values()} == {torch.float32}
 

@@ -51,6 +51,20 @@ def test_the_loss_from_the_likelihoods_is_the_one_that_train_reported(tiny_copy:
     assert loss == pytest.approx(outputs.read_json(paths.metrics("train"))["validation_loss"], abs=1e-4)
 
 
+def test_full_weights_in_16_bits_are_scored_with_the_arithmetic_that_train_validated_with(tiny_copy: Path) -> None:
+    settings = ("train=full", "model.dtype=bfloat16")
+    shutil.rmtree(paths.TRAIN)
+    train.main(composed("experiment=tiny", *settings))
+    validated = outputs.read_json(paths.metrics("train"))["validation_loss"]
+    losses = {}
+    for arithmetic in ("bfloat16", "float32"):
+        forget("train")
+        _, scored = ask("train", "answer.limit=null", "train=full", f"model.dtype={arithmetic}")
+        rows = [row for row in scored if row["kind"] == "validation"]
+        losses[arithmetic] = -sum(row["logp"] for row in rows) / sum(row["tokens"] for row in rows)
+    assert abs(losses["bfloat16"] - validated) < abs(losses["float32"] - validated) / 3
+
+
 def test_base_needs_nothing_that_was_trained(tiny_copy: Path) -> None:
     before = (paths.ANSWERS / "base.jsonl").read_bytes(), (paths.LIKELIHOODS / "base.jsonl").read_bytes()
     for folder in (paths.MODELS, paths.REPORTS, paths.REFERENCE):

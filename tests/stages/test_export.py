@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from finetune import outputs, paths
 from finetune.config.compose import validate
@@ -176,3 +177,11 @@ def _raise(error: BaseException) -> Any:
         raise error
 
     return raising
+
+
+def test_full_weights_in_16_bits_are_exported_as_they_were_trained(tiny_copy: Path) -> None:
+    tune_again("train=full", "dpo=full", "model.dtype=bfloat16")
+    run("train=full", "dpo=full", "model.dtype=bfloat16")
+    assert outputs.read_json(paths.metrics("export"))["max_logit_difference"] == 0
+    before, after = (load_file(folder / "model.safetensors") for folder in (paths.DPO, paths.EXPORT / "merged"))
+    assert all(torch.equal(before[name], after[name]) for name in after)

@@ -5,8 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from finetune.errors import FinetuneError
+from finetune import paths
+from finetune.errors import DataError, FinetuneError
 from tests.conftest import composed
+
+
+@pytest.mark.parametrize("stage", ["reference", "report"])
+def test_a_formatted_table_that_is_gone_is_named_although_everything_else_is_there(tiny_copy: Path, stage: str) -> None:
+    (paths.FORMATTED / "preference" / "train.parquet").unlink()
+    with pytest.raises(DataError, match=r"data/formatted/preference/train\.parquet: found no such file(.|\n)*run `dvc repro`"):
+        import_module(f"stages.{stage}").main(composed("experiment=tiny"))
 
 
 @pytest.mark.parametrize("stage", ["format", "train", "reference", "dpo", "answer", "evaluate", "export", "report"])

@@ -56,5 +56,13 @@ def test_the_same_rows_give_the_same_bits(workspace: Path) -> None:
     assert torch.equal(scored(model, rows(), 4), scored(model, rows(), 4))
 
 
+def test_the_arithmetic_is_what_was_asked_for_whatever_the_type_of_the_weights(workspace: Path) -> None:
+    model = loaders.load(composed("model=tiny").model)
+    some = [labelled(*row) for row in rows()]
+    exact, rounded = (label_logps(model, some, 4, 0, "scoring", arithmetic) for arithmetic in (torch.float32, torch.bfloat16))
+    assert 1e-4 < float((exact - rounded).abs().max()) < 1
+    assert rounded.dtype == torch.float32
+
+
 def test_no_rows_are_no_scores(workspace: Path) -> None:
     assert scored(loaders.load(composed("model=tiny").model), [], 4).shape == (0,)

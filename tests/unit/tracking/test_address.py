@@ -33,7 +33,8 @@ def test_a_password_in_the_address_is_refused_without_repeating_it(compose: Comp
     "uri",
     [
         "https://mlflow.example.org:5000/team",
-        "http://[::1]:5000",
+        "http://[::1]:5000/a@b",
+        "https://mlflow.example.org:5000/users/ann@example.org?owner=me@x",
         "sqlite:///own.db",
         "sqlite:////data/a:b@c/own.db",
         "postgresql://ann@db:5432/mlflow?sslmode=require&passfile=.pgpass",
