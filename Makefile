@@ -62,14 +62,16 @@ figures: setup  ## judge the measured figures: OK, SHORT, STALE or MISSING
 figure-%: setup  ## measure one figure anew, into benchmarks/results/
 	python -m benchmarks.figures $*
 
-.PHONY: lock
-lock: setup  ## pyproject.toml → the two locks; UPGRADE=1: the newest versions that fit
+.PHONY: uv
+uv: setup
 	@python -m pip install --quiet --no-deps --disable-pip-version-check $(UV)
+
+.PHONY: lock
+lock: uv  ## pyproject.toml → the two locks; UPGRADE=1: the newest versions that fit
 	python -m tools.lock $(if $(UPGRADE),--upgrade)
 
 .PHONY: check-pythons
-check-pythons: setup  ## resolve pyproject.toml for Python 3.11, 3.12 and 3.13, and compare with the locks
-	@python -m pip install --quiet --no-deps --disable-pip-version-check $(UV)
+check-pythons: uv  ## resolve pyproject.toml for Python 3.11, 3.12 and 3.13, and compare with the locks
 	python -m tools.lock --check
 
 .PHONY: clean

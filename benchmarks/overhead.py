@@ -1,7 +1,8 @@
 """What each stage costs beside its work: imports, settings, tracking. Each is started with an empty recipe (benchmarks/idle.py).
 
 `imports` is the start of Python and of the stage's modules, `opening` its settings and tracking run, `closing` the end of that run,
-`ending` Python's own end, `total` all four; `untracked` is `total` with tracking.enabled=false, so that the difference is tracking's part.
+`ending` Python's own end, `total` all four. `settings` and `untracked` are `opening` and `total` of another start, with
+tracking.enabled=false: what Hydra and the schema take, and what is left when MLflow's part is taken off.
 `run` sums the totals of all stages.
 """
 
@@ -28,7 +29,8 @@ def measure(root: Path) -> Samples:
         turns = [(stage, command) for _ in range(REPEATS) for stage, command in stages.items()]
         samples: Samples = {}
         for stage, command in progress(turns, "starting stages", unit="starts"):
-            parts = {**start(clone, command), "untracked": start(clone, command, "tracking.enabled=false")["total"]}
+            untracked = start(clone, command, "tracking.enabled=false")
+            parts = {**start(clone, command), "settings": untracked["opening"], "untracked": untracked["total"]}
             for part, seconds in parts.items():
                 samples.setdefault(f"{stage}.{part}", []).append(seconds)
     samples["run"] = [sum(samples[f"{stage}.total"][turn] for stage in stages) for turn in range(REPEATS)]

@@ -10,7 +10,6 @@ FinetuneError             whatever a user can mend; a stage prints it without a 
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 SHOWN = 10  # problems printed in full; a file with a million bad lines still fits on a screen
 
@@ -52,10 +51,3 @@ class TrainingError(FinetuneError):
 
 class OutputError(FinetuneError):
     """An output that could not be written whole; nothing of it is left behind."""
-
-
-def refuse_missing(*files: Path) -> None:
-    """Raise one DataError that names every file of an earlier stage that is not there."""
-    missing = [f"{file}: found no such file, expected what an earlier stage writes there" for file in files if not file.is_file()]
-    if missing:
-        raise DataError("a stage before this one has not run:", missing, "run `dvc repro`, which runs what is missing and then this stage")

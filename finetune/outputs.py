@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import OutputError, refuse_missing
+from finetune.errors import DataError, OutputError
 
 FULL = "{}: the disk is full, so nothing of it was kept; make room and run the same command again"
 
@@ -71,6 +71,13 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
             out.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
             count += 1
     return count
+
+
+def refuse_missing(*files: Path) -> None:
+    """Raise one DataError that names every file of an earlier stage that is not there."""
+    missing = [f"{file}: found no such file, expected what an earlier stage writes there" for file in files if not file.is_file()]
+    if missing:
+        raise DataError("a stage before this one has not run:", missing, "run `dvc repro`, which runs what is missing and then this stage")
 
 
 def read_json(path: Path) -> Any:

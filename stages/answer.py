@@ -40,7 +40,7 @@ def main(cfg: Config) -> None:
     ends = end_tokens(model, {prompt.end for prompt in prompts})
 
     began = time.perf_counter()
-    answers = greedy(model, tokenizer, [prompt.ids for prompt in prompts], ends, batch_size, cfg.answer.max_new_tokens)
+    answers = greedy(model, tokenizer, [prompt.ids for prompt in prompts], ends, batch_size, cfg.answer.max_new_tokens, arithmetic)
     seconds = time.perf_counter() - began
     scored = likelihoods.of_records(model, tokenizer, records, batch_size, arithmetic)
     scored += likelihoods.of_pairs(model, tokenizer, pairs, batch_size, arithmetic)

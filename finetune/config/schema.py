@@ -7,13 +7,13 @@ pydantic rather than plain dataclasses, because it reports every problem of a co
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 METRICS = Path(__file__).parents[1] / "evaluation" / "metrics"
-# name:password@, of a database as SQLAlchemy reads it (with / ? # in it, too); or password=, sslpassword=, PWD= in odbc_connect=
-PASSWORD = re.compile(r"^https?://[^/?#@]*:[^/?#@]*@|^(?!https?:)[^/]*//[^/:]*:[^@]*@|(password|passwd|pwd)\s*=", re.IGNORECASE)
+# name:password@ of a database as SQLAlchemy reads it (with / ? # in it, too); or password=, sslpassword=, PWD= in a query or odbc_connect=
+PASSWORD = re.compile(r"^(?!https?:)[^/]*//[^/:]*:[^@]*@|(password|passwd|pwd)\s*=", re.IGNORECASE)
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -45,7 +45,7 @@ class Model(Section):
     loader: Literal["transformers", "unsloth"]
     """unsloth: FastLanguageModel, CUDA only."""
     dtype: Literal["float32", "bfloat16", "float16"]
-    """Type of the base model's weights, and of the arithmetic; float32 on CPUs without bfloat16 units (bfloat16 was 20 times slower)."""
+    """Type of the base model's weights, and of all arithmetic; float32 on CPUs without bfloat16 units (bfloat16 was 20 times slower)."""
     device: Literal["cpu", "cuda"]
     """Where it runs; never chosen by the machine, because the device decides the bytes."""
 
@@ -328,7 +328,7 @@ class Tracking(Section):
     @classmethod
     def _without_password(cls, uri: str | None) -> str | None:
         """Refuse a password, which would be written to params.yaml and committed; the message does not repeat it."""
-        if uri is not None and PASSWORD.search(unquote(uri)):
+        if uri is not None and _has_password(uri):
             remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment instead, or a database's own PGPASSWORD"
             raise ValueError(f"found a password in the address, expected none; {remedy}")
         return uri
@@ -388,3 +388,17 @@ class Config(Section):
 def _names(rooms: dict[str, dict[Domain, list[str]]]) -> set[str]:
     """The names of rooms and of the devices in them."""
     return set(rooms) | {device for room in rooms.values() for devices in room.values() for device in devices}
+
+
+def _has_password(uri: str) -> bool:
+    """Whether an address of MLflow's has a password in it, as its client or SQLAlchemy would read it."""
+    if PASSWORD.search(unquote(uri)):
+        return True
+    if not re.match(r"https?://", uri, re.IGNORECASE):
+        return False
+    parts = urlsplit(uri)
+    try:
+        parts.port  # noqa: B018  # raises where a password with / ? or # in it would be the port
+    except ValueError:
+        return True
+    return parts.password is not None

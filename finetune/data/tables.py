@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from finetune.errors import refuse_missing
+from finetune.outputs import refuse_missing
 
 ROW_GROUP = 4096  # rows in memory at once, and rows that a reader gets at once
 

@@ -37,6 +37,7 @@ def greedy(
     ends: Collection[int],
     batch_size: int,
     max_new_tokens: int,
+    arithmetic: torch.dtype,
 ) -> list[Answer]:
     """Return the answers, in the order of the prompts.
 
@@ -45,13 +46,16 @@ def greedy(
 
     The batch decides the order of sums, so the last bits of a logit, but hardly an answer: in float32 all of 128 answers of SmolLM2-135M
     were the same in batches of 16, 32, 64 and 128. In 16 bits a near tie may fall otherwise, so keep one batch size within a comparison.
+
+    arithmetic: to what it is autocast, as in training; fully trained weights are float32, and base must not be asked in another one.
     """
     model.generation_config = GenerationConfig(
         do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=sorted(ends), pad_token_id=tokenizer.pad_token_id, use_cache=True
     )
     answers: dict[int, Answer] = {}
     for batch in progress(by_length(prompts, batch_size), "answering", unit="batches"):
-        written = _continued(model, [prompts[place] for place in batch], tokenizer.pad_token_id)
+        with torch.autocast(model.device.type, dtype=arithmetic, enabled=arithmetic != torch.float32):
+            written = _continued(model, [prompts[place] for place in batch], tokenizer.pad_token_id)
         answers.update({place: _answer(ids, ends, tokenizer) for place, ids in zip(batch, written, strict=True)})
     return [answers[place] for place in range(len(prompts))]
 

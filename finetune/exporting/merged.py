@@ -51,6 +51,6 @@ def difference(folder: Path, model: Model, tuned: torch.dtype, rows: Sequence[Se
     if not furthest <= share * scale:  # also where it is not a number
         raise ModelError(
             f"models/export/merged: found a logit {furthest:.2g} away from the tuned model's, expected at most {share * scale:.2g} "
-            f"({share:g} of the largest, {scale:.1f}); set export.dtype=float32, or export.merged=false and ship the adapter"
+            f"({share:g} of the largest, {scale:.1f}); set export.dtype=float32, or export.merged=false where there is an adapter to ship"
         )
     return furthest

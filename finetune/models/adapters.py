@@ -140,7 +140,7 @@ def _by_transformers(model: Model) -> Model:
 
 
 def _all_weights(model: Model, folder: Path) -> PreTrainedModel:
-    """Fully trained weights, in float32 until export rounds them; training and log-probabilities autocast them to model.dtype.
+    """Fully trained weights, in float32 until export rounds them; training, log-probabilities and answers autocast them to model.dtype.
 
     A step of full tuning moves a weight by less than bfloat16 can tell apart, so rounded weights would lose most of it (docs/log.md).
     And what runs between the layers would be rounded too, which put dpo's first margin at 0.07. By transformers whatever model.loader

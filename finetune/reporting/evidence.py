@@ -9,8 +9,7 @@ from pydantic import BaseModel
 
 from finetune import outputs, paths
 from finetune.config.schema import Config
-from finetune.data.tables import table
-from finetune.errors import refuse_missing
+from finetune.data import tables
 
 STAGES = ("prepare", "format", "train", "reference", "dpo", "evaluate", "export")
 MODELS = ("base", "train", "dpo")
@@ -24,7 +23,7 @@ def read() -> dict[str, Metrics]:
         DataError: some are not there, or the samples of answers are not.
     """
     files = {stage: paths.metrics(stage) for stage in STAGES}
-    refuse_missing(*files.values(), paths.SAMPLES)
+    outputs.refuse_missing(*files.values(), paths.SAMPLES)
     return {stage: outputs.read_json(file) for stage, file in files.items()}
 
 
@@ -44,16 +43,18 @@ def lengths() -> dict[str, npt.NDArray[np.int64]]:
     """Tokens of each record that was trained on: of the conversations, and of the longer answer of each preference pair.
 
     Raises:
-        DataError: a table is not there.
+        DataError: some are not there.
     """
-    sft = table(paths.FORMATTED / "sft" / "train.parquet", ["input_ids"])
-    pairs = table(paths.FORMATTED / "preference" / "train.parquet", ["prompt_ids", "chosen_ids", "rejected_ids"])
+    files = [paths.FORMATTED / kind / "train.parquet" for kind in ("sft", "preference")]
+    outputs.refuse_missing(*files)
+    sft = tables.table(files[0], ["input_ids"])
+    pairs = tables.table(files[1], ["prompt_ids", "chosen_ids", "rejected_ids"])
     prompt, chosen, rejected = (_lengths(pairs, name) for name in pairs.column_names)
     return {"supervised": _lengths(sft, "input_ids"), "preference": prompt + np.maximum(chosen, rejected)}
 
 
-def _lengths(table: Any, column: str) -> npt.NDArray[np.int64]:
-    return np.array([len(ids) for ids in table.column(column)], dtype=np.int64)
+def _lengths(rows: Any, column: str) -> npt.NDArray[np.int64]:
+    return np.array([len(ids) for ids in rows.column(column)], dtype=np.int64)
 
 
 def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

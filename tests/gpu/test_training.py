@@ -105,7 +105,8 @@ def test_full_tuning_in_bfloat16_leaves_float32_weights_and_dpo_goes_on_from_the
         "dpo.num_train_epochs=4",
     )
     assert_learned(tmp_path, 0.02)
-    assert {weight.dtype for weight in load_file(tmp_path / paths.TRAIN / "model.safetensors").values()} == {torch.float32}
+    for folder in (paths.TRAIN, *([paths.DPO] if dpo == "full" else [])):
+        assert {weight.dtype for weight in load_file(tmp_path / folder / "model.safetensors").values()} == {torch.float32}
 
 
 @pytest.mark.parametrize("loader", LOADERS)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.test_dvc import dvc
-from tests.unit.tracking.conftest import sent, until
+from tests.processes import sent, until
 
 TRACKED = ("-S", "experiment=tiny")
 

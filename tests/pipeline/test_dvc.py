@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from finetune.config.compose import write_params
-from tests.unit.tracking.conftest import rows, sent, until
+from tests.processes import rows, sent, until
 
 pytestmark = pytest.mark.slow
 AFTER_TRAIN = {"train", "reference", "dpo", "answer@train", "answer@dpo", "evaluate", "export", "report"}

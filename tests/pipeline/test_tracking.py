@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.pipeline.conftest import TRACKED
-from tests.unit.tracking.conftest import rows, until
+from tests.processes import rows, until
 
 pytestmark = pytest.mark.slow
 STAGES = {

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from finetune import outputs, paths
 from finetune.config.compose import validate
+from finetune.config.schema import Model
 from finetune.data import tables
 from finetune.errors import ConfigError, ModelError, OutputError
 from finetune.exporting import manifest, merged
@@ -184,4 +185,27 @@ def test_full_weights_in_16_bits_are_exported_as_they_were_trained(tiny_copy: Pa
     run("train=full", "dpo=full", "model.dtype=bfloat16")
     assert outputs.read_json(paths.metrics("export"))["max_logit_difference"] == 0
     before, after = (load_file(folder / "model.safetensors") for folder in (paths.DPO, paths.EXPORT / "merged"))
+    assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in after)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "judged_by"),
+    [
+        (("train=full", "dpo=full", "export.dtype=bfloat16"), torch.float32),
+        (("train=lora", "dpo=lora", "export.dtype=float32"), torch.bfloat16),
+    ],
+)
+def test_merged_weights_are_judged_by_the_type_of_the_tuned_ones(
+    tiny_copy: Path, monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...], judged_by: torch.dtype
+) -> None:
+    tune_again(*overrides, "model.dtype=bfloat16")
+    asked, difference = [], merged.difference
+
+    def noting(folder: Path, model: Model, tuned: torch.dtype, *given: Any) -> float:
+        asked.append(tuned)
+        return difference(folder, model, tuned, *given)
+
+    monkeypatch.setattr(merged, "difference", noting)
+    run(*overrides, "model.dtype=bfloat16")
+    assert asked == [judged_by]

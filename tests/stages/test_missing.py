@@ -17,6 +17,15 @@ def test_a_formatted_table_that_is_gone_is_named_although_everything_else_is_the
         import_module(f"stages.{stage}").main(composed("experiment=tiny"))
 
 
+def test_report_names_all_tables_that_are_gone(tiny_copy: Path) -> None:
+    gone = [paths.FORMATTED / kind / "train.parquet" for kind in ("sft", "preference")]
+    for path in gone:
+        path.unlink()
+    with pytest.raises(DataError) as refused:
+        import_module("stages.report").main(composed("experiment=tiny"))
+    assert all(f"{path}: found no such file" in str(refused.value) for path in gone)
+
+
 @pytest.mark.parametrize("stage", ["format", "train", "reference", "dpo", "answer", "evaluate", "export", "report"])
 def test_a_stage_without_its_inputs_names_one_and_dvc_repro(workspace: Path, stage: str) -> None:
     with pytest.raises(FinetuneError) as refused:

@@ -24,7 +24,7 @@ def test_answers_do_not_depend_on_the_batch(model: PreTrainedModel, tokenizer: P
     written = [by_hand(model, prompt, {2}) for prompt in PROMPTS]
     ends = {2, written[0][3], written[2][5]}  # so that some answers end, at different places
     expected = [by_hand(model, prompt, ends) for prompt in PROMPTS]
-    found = greedy(model, tokenizer, PROMPTS, ends, batch_size, LIMIT)
+    found = greedy(model, tokenizer, PROMPTS, ends, batch_size, LIMIT, torch.float32)
     assert [answer.tokens for answer in found] == [len(ids) for ids in expected]
     assert [answer.ended for answer in found] == [ids[-1] in ends for ids in expected]
     assert [answer.text for answer in found] == [tokenizer.decode(ids[:-1] if ids[-1] in ends else ids) for ids in expected]
@@ -33,14 +33,14 @@ def test_answers_do_not_depend_on_the_batch(model: PreTrainedModel, tokenizer: P
 
 def test_an_answer_that_ends_at_once_is_empty(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     first = by_hand(model, PROMPTS[0], {2})[0]
-    (answer,) = greedy(model, tokenizer, PROMPTS[:1], {first}, 4, LIMIT)
+    (answer,) = greedy(model, tokenizer, PROMPTS[:1], {first}, 4, LIMIT, torch.float32)
     assert (answer.text, answer.tokens, answer.ended) == ("", 1, True)
 
 
 def test_settings_that_came_with_the_model_are_left_aside(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    plain = greedy(model, tokenizer, PROMPTS, {2}, 4, LIMIT)
+    plain = greedy(model, tokenizer, PROMPTS, {2}, 4, LIMIT, torch.float32)
     model.generation_config.update(do_sample=True, temperature=2.0, repetition_penalty=5.0, max_length=3, suppress_tokens=list(range(400)))
-    assert greedy(model, tokenizer, PROMPTS, {2}, 4, LIMIT) == plain
+    assert greedy(model, tokenizer, PROMPTS, {2}, 4, LIMIT, torch.float32) == plain
 
 
 def test_an_answer_ends_where_model_or_template_end_it(model: PreTrainedModel) -> None:
@@ -50,3 +50,15 @@ def test_an_answer_ends_where_model_or_template_end_it(model: PreTrainedModel) -
     assert end_tokens(model, {7}) == [2, 7, 9]
     model.generation_config.eos_token_id = None
     assert end_tokens(model, {7}) == [7]
+
+
+@pytest.mark.parametrize("arithmetic", [torch.float32, torch.bfloat16])
+def test_float32_weights_answer_in_the_arithmetic_that_was_asked_for(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, arithmetic: torch.dtype
+) -> None:
+    seen = set()
+    linear = next(layer for layer in model.modules() if isinstance(layer, torch.nn.Linear))
+    hook = linear.register_forward_hook(lambda *given: seen.add(given[2].dtype))
+    greedy(model, tokenizer, PROMPTS, {2}, 4, LIMIT, arithmetic)
+    hook.remove()
+    assert (seen, linear.weight.dtype) == ({arithmetic}, torch.float32)

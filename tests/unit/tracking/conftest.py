@@ -3,18 +3,16 @@
 import fcntl
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from finetune.config.schema import Config, Tracking
-from finetune.tracking import sender, spool
+from finetune.tracking import sender
+from tests.processes import rows, until
 
 ROOT = Path(__file__).resolve().parents[3]
 MLFLOW = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # of SQLAlchemy 2.1, about MLflow's own tables
@@ -88,32 +86,16 @@ def start(home: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., 
         until(lambda: not sender.is_live(home))
 
 
-def until(done: Callable[[], bool], seconds: float = 120) -> None:
-    """Wait for something that another process does."""
-    end = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.1)
-
-
-def sent(home: Path) -> bool:
-    """Whether nothing waits to be sent."""
-    return not spool.waiting(home)
-
-
-def rows(database: Path, query: str) -> list[Any]:
-    """What a query of MLflow's database gives."""
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
-        found = connection.execute(query).fetchall()
-    connection.close()
-    return found
+def statuses(database: Path) -> list[tuple[str, str]]:
+    """(stage or `pipeline`, status) of every run, sorted."""
+    query = """select coalesce(stage.value, kind.value), runs.status from runs
+        join tags kind on kind.run_uuid = runs.run_uuid and kind.key = 'finetune.kind'
+        left join tags stage on stage.run_uuid = runs.run_uuid and stage.key = 'stage'"""
+    return sorted(rows(database, query))
 
 
 def runs(database: Path) -> dict[str, str]:
     """Stage, or `pipeline`, → status of its run; each must be there once."""
-    query = """select coalesce(stage.value, kind.value), runs.status from runs
-        join tags kind on kind.run_uuid = runs.run_uuid and kind.key = 'finetune.kind'
-        left join tags stage on stage.run_uuid = runs.run_uuid and stage.key = 'stage'"""
-    found = rows(database, query)
+    found = statuses(database)
     assert len(found) == len(dict(found)), found
     return dict(found)

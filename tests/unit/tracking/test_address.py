@@ -11,6 +11,11 @@ from tests.conftest import Compose
     "uri",
     [
         "https://ann:s3cret@mlflow.example.org",
+        "https://ann:s3%2Fs3cret@mlflow.example.org",
+        "https://ann%40example.org:s3cret@mlflow.example.org",
+        "HTTPS://ann@example.org:s3cret@mlflow.example.org",
+        "https://ann:s3/s3cret@mlflow.example.org",
+        "https://mlflow.example.org?password=s3cret",
         "postgresql://ann:s3/c#r?s3cret@db/mlflow",
         "postgresql://db/mlflow?user=ann&password=s3cret",
         "mysql://db/mlflow?PASSWD=s3cret",

@@ -13,8 +13,9 @@ from finetune import tracking
 from finetune.tracking import hashes, sender, spool
 from finetune.tracking.send import Sender
 from finetune.tracking.spool import Spool
+from tests.processes import rows, sent
 
-from .conftest import MLFLOW, rows, runs, sent, settings
+from .conftest import MLFLOW, runs, settings
 from .test_hashes import lock
 
 pytestmark = MLFLOW

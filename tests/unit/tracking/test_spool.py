@@ -13,8 +13,9 @@ import pytest
 from finetune import tracking
 from finetune.tracking import spool
 from finetune.tracking.spool import Spool, Writer
+from tests.processes import until
 
-from .conftest import settings, until
+from .conftest import settings
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
