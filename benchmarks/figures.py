@@ -87,7 +87,10 @@ def _bound(line: Line) -> str:
 
 def _number(value: float | None, unit: str) -> str:
     """Up to three decimals, as many as are needed; nothing for a number that is not there."""
-    return "" if value is None else f"{value:,.3f}".rstrip("0").rstrip(".") + (f" {unit}" if unit else "")
+    if value is None:
+        return ""
+    number = f"{value:.2g}" if 0 < abs(value) < 0.001 else f"{value:,.3f}".rstrip("0").rstrip(".")
+    return f"{number} {unit}" if unit else number
 
 
 if __name__ == "__main__":

@@ -234,6 +234,14 @@ def test_the_command_judges_and_says_it_by_its_status(
     assert ("SHORT" if status else "OK") in capsys.readouterr().out
 
 
+def test_a_number_below_a_thousandth_is_not_shown_as_nothing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    measured(root, seconds=[4.8e-7])
+    figures.show([verdict(root, {**AT_MOST_2, "at_most": 1e-5})])
+    shown = capsys.readouterr().out
+    assert "4.8e-07" in shown
+    assert "≤ 1e-05" in shown
+
+
 def test_the_command_names_the_files_that_made_a_figure_stale(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     measured(root, seconds=[1.0])
     (root / "finetune/deeper.py").write_text("# changed\n")
