@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 EXPERIMENT ?=
 UPGRADE ?=
 # Writes the locks, and is in none of them; pinned, so that the same pyproject.toml gives the same locks.
-UV := uv==0.13.9
+INSTALL_UV := python -m pip install --quiet --no-deps --disable-pip-version-check uv==0.13.9
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -62,16 +62,14 @@ figures: setup  ## judge the measured figures: OK, SHORT, STALE or MISSING
 figure-%: setup  ## measure one figure anew, into benchmarks/results/
 	python -m benchmarks.figures $*
 
-.PHONY: uv
-uv: setup
-	@python -m pip install --quiet --no-deps --disable-pip-version-check $(UV)
-
 .PHONY: lock
-lock: uv  ## pyproject.toml → the two locks; UPGRADE=1: the newest versions that fit
+lock: setup  ## pyproject.toml → the two locks; UPGRADE=1: the newest versions that fit
+	@$(INSTALL_UV)
 	python -m tools.lock $(if $(UPGRADE),--upgrade)
 
 .PHONY: check-pythons
-check-pythons: uv  ## resolve pyproject.toml for Python 3.11, 3.12 and 3.13, and compare with the locks
+check-pythons: setup  ## resolve pyproject.toml for Python 3.11, 3.12 and 3.13, and compare with the locks
+	@$(INSTALL_UV)
 	python -m tools.lock --check
 
 .PHONY: clean
