@@ -4,6 +4,7 @@ import errno
 import importlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ os.environ.update(
     {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "test"), ("EMAIL", "test@example.org"))}
 )
 os.environ.pop("DVC_ROOT", None)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of a job in the background; what it starts would ignore Ctrl-C too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 STAGES = ("prepare", "format", "train", "reference", "dpo", "answer", "evaluate", "export")
 Compose = Callable[..., Config]
 
