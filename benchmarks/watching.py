@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -41,6 +42,13 @@ class Done:
 
     seconds: float
     output: str
+
+
+@dataclass(frozen=True)
+class Weighed(Done):
+    """The same, with the peak of the resident memory of all its processes together, in GiB."""
+
+    gib: float
 
 
 @dataclass
@@ -106,6 +114,26 @@ def call(folder: Path, *command: str) -> Done:
     return Done(seconds, done.stdout)
 
 
+def weigh(folder: Path, *command: str) -> Weighed:
+    """Run a command in a repository, and add up the memory of its processes meanwhile. Raises as above."""
+    ended = threading.Event()
+    peak = 0
+
+    def look() -> None:
+        nonlocal peak
+        while not ended.wait(LOOK):
+            peak = max(peak, sum(_resident(process) for process in _children(os.getpid())))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        done = call(folder, *command)
+    finally:
+        ended.set()
+        looking.join()
+    return Weighed(done.seconds, done.output, peak / GIB)
+
+
 def watch(clone: Path, *command: str) -> Watched:
     """Run a command that runs the pipeline, with a bar over its stages; return what they cost.
 
@@ -164,6 +192,13 @@ def _look(process: subprocess.Popen[bytes], bar: Progress, task: TaskID) -> Watc
         time.sleep(LOOK)
     _advance(bar, task, watched, set())
     return watched
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0  # it ended between two lines
 
 
 def _children(pid: int) -> list[psutil.Process]:

@@ -1,5 +1,6 @@
 """The command line beside dvc and mlflow: `finetune ui`, `finetune params`, `finetune check`."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -51,9 +52,13 @@ def params(
 
 
 @app.command()
-def check() -> None:
-    """Say what would spoil a run: settings composed from another conf/, packages that are not the lock's."""
-    drifted = compose.drift(_settings().conf_sha)
+def check(
+    overrides: Annotated[list[str] | None, typer.Argument(help="As after `dvc exp run -S`: experiment=business; none: params.yaml")] = None,
+    megabytes: Annotated[int, typer.Option(min=1, help="Of each source of data that are tried.")] = 4,
+) -> None:
+    """Say in seconds what would spoil a run: drifted settings, packages that are not the lock's, records that would be refused."""
+    settings = compose.composed(overrides) if overrides else _settings()
+    drifted = compose.drift(settings.conf_sha)
     if drifted is not None:
         raise ConfigError("conf/ and params.yaml have parted:", [drifted], compose.REMEDY)
     lock = environment.lock_that_applies(Path.cwd())
@@ -61,6 +66,15 @@ def check() -> None:
     if different:
         raise SetupError(f"the environment is not that of {lock.name}:", different, "run `make setup`")
     out.print(f"settings were composed from {paths.CONF}/ as it is now, packages are those of {lock.name}")
+
+    from finetune.rehearsal import rehearse  # 3 s of imports, which the other commands are spared
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    refused, whole = rehearse(settings, megabytes)
+    tried = "all records were tried" if whole else f"tried on the first {megabytes} MB of each source"
+    if refused:
+        raise FinetuneError("\n".join(["a full run would be refused:", *map(str, refused), f"({tried})"]))
+    out.print(f"prepare and format would refuse nothing ({tried})")
 
 
 def _settings() -> Config:

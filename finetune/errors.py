@@ -10,6 +10,7 @@ FinetuneError             whatever a user can mend; a stage prints it without a 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 SHOWN = 10  # problems printed in full; a file with a million bad lines still fits on a screen
 
@@ -21,12 +22,17 @@ class FinetuneError(Exception):
 class Problems(FinetuneError):
     """Several problems found in one pass: the first ten and the count are shown."""
 
-    def __init__(self, heading: str, problems: Sequence[str], remedy: str = "") -> None:
-        self.problems = list(problems)
+    def __init__(self, heading: str, problems: Sequence[str], remedy: str = "", unlisted: int = 0) -> None:
+        """`unlisted`: how many there are beside `problems`, where they are too many to hold."""
+        self.problems, self.unlisted = list(problems), unlisted
+        self._made_of = heading, self.problems, remedy, unlisted
         shown = [f"  {problem}" for problem in self.problems[:SHOWN]]
-        if len(self.problems) > SHOWN:
-            shown.append(f"  … and {len(self.problems) - SHOWN:,} more")
+        if more := max(len(self.problems) - SHOWN, 0) + unlisted:
+            shown.append(f"  … and {more:,} more")
         super().__init__("\n".join([heading, *shown, *([remedy] if remedy else [])]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._made_of  # else it could not come back from a process that shares the work
 
 
 class ConfigError(Problems):

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read a JSONL file that a stage wrote; files from users go through finetune.data.sources, which checks them.
+    """Read a JSONL file that a stage wrote; files from users go through finetune.data.reading, which checks them.
 
     Raises:
         DataError: it is not there.
@@ -99,6 +100,46 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     refuse_missing(path)
     with path.open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A stretch of a JSONL file, small enough to hold."""
+
+    path: Path
+    first: int
+    """Number of its first line, from 1."""
+    count: int
+    start: int
+    """Its first byte in the file."""
+    size: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the lines' values."""
+        with self.path.open("rb") as opened:
+            opened.seek(self.start)
+            return [json.loads(line) for line in opened.read(self.size).splitlines()]
+
+
+def divide(path: Path, size: int) -> list[Lines]:
+    """Divide a JSONL file that a stage wrote into stretches of `size` lines, holding none of it.
+
+    Raises:
+        DataError: it is not there.
+    """
+    refuse_missing(path)
+    found: list[Lines] = []
+    start = end = first = count = 0
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            first, count, end = first or number, count + 1, end + len(line)
+            if count == size:
+                found.append(Lines(path, first, count, start, end - start))
+                start, first, count = end, 0, 0
+    return [*found, Lines(path, first, count, start, end - start)] if count else found
 
 
 def _part(path: Path) -> Path:

@@ -22,6 +22,7 @@ LIKELIHOODS = REPORTS / "likelihoods"
 SAMPLES = REPORTS / "samples.jsonl"
 FIGURES = REPORTS / "figures"
 REPORT = REPORTS / "report.md"
+MASK = REPORTS / "format.html"
 
 
 def metrics(stage: str) -> Path:

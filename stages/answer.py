@@ -15,7 +15,7 @@ from finetune.config.schema import Config
 from finetune.config.stage import run, stage
 from finetune.data import tables
 from finetune.evaluation import likelihoods
-from finetune.evaluation.generation import end_tokens, greedy
+from finetune.evaluation.generation import end_token, end_tokens, greedy
 from finetune.evaluation.prompts import test_prompts
 from finetune.models import adapters
 from finetune.models.base import load_tokenizer
@@ -37,7 +37,7 @@ def main(cfg: Config) -> None:
 
     tokenizer = load_tokenizer(cfg.model)
     model = adapters.load_tuned(cfg.model, folder)
-    ends = end_tokens(model, {prompt.end for prompt in prompts})
+    ends = end_tokens(model, end_token(tokenizer, [prompt.last for prompt in prompts]))
 
     began = time.perf_counter()
     answers = greedy(model, tokenizer, [prompt.ids for prompt in prompts], ends, batch_size, cfg.answer.max_new_tokens, arithmetic)

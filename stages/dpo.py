@@ -14,7 +14,7 @@ from finetune.config.schema import Config
 from finetune.config.stage import run, stage
 from finetune.models import adapters
 from finetune.models.base import load_tokenizer
-from finetune.training import trainers, world
+from finetune.training import guards, trainers, world
 from finetune.training.seeding import seed_everything
 from finetune.training.steps import PREFERENCE, Steps
 
@@ -31,6 +31,7 @@ def main(cfg: Config) -> None:
     from finetune.training import preference  # after the model: Unsloth rewrites trl's trainers as it is imported
 
     pairs = trainers.read(paths.REFERENCE / "train.parquet", preference.COLUMNS)
+    guards.judge_passes("dpo", cfg.dpo, len(pairs), world.size())
     counts = trainers.parameters(model)
     log.info("%s of %s parameters, %s pairs", f"{counts['trainable_parameters']:,}", f"{counts['parameters']:,}", f"{len(pairs):,}")
 

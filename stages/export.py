@@ -15,7 +15,7 @@ from finetune.config.schema import Config
 from finetune.config.stage import run, stage
 from finetune.data import tables
 from finetune.errors import ConfigError
-from finetune.evaluation.generation import end_tokens
+from finetune.evaluation.generation import end_token, end_tokens
 from finetune.exporting import card, manifest, merged
 from finetune.models import adapters
 from finetune.models.base import load_tokenizer
@@ -47,7 +47,7 @@ def main(cfg: Config) -> None:
 
             model = adapters.load_tuned(cfg.model, paths.DPO)
             tuned_type = model.dtype  # of full weights float32; saving changes it
-            ends = end_tokens(model, {record["input_ids"][-1] for record in test})
+            ends = end_tokens(model, end_token(tokenizer, [record["input_ids"][-1] for record in test]))
             merged.save(model, tokenizer, ends, part / "merged", cfg.export)
             exported["merged"] = manifest.parameters(part / "merged")
             report["max_logit_difference"] = merged.difference(part / "merged", cfg.model, tuned_type, rows, expected)

@@ -1,4 +1,4 @@
-"""Records → token ids, and which of them are learned. data/prepared, the model's tokenizer → data/formatted, reports/format.json
+"""Records → token ids, and which of them are learned. data/prepared, the tokenizer → data/formatted, reports/format.json, format.html
 
 python -m stages.format format.max_length=128
 """
@@ -10,42 +10,38 @@ import logging
 from finetune import outputs, paths, tracking
 from finetune.config.schema import Config
 from finetune.config.stage import run, stage
-from finetune.data import formatting, tables
+from finetune.data import formatting
 from finetune.data.chat import Chat
-from finetune.data.formatting import Split
 from finetune.models.base import load_tokenizer
+from finetune.reporting import mask
 
 log = logging.getLogger(__name__)
 
 
 @stage("model", "format")
 def main(cfg: Config) -> None:
-    """Write a table of token ids for every prepared file."""
-    chat = Chat(load_tokenizer(cfg.model), cfg.model.name)
-    sft = {name: Split(paths.PREPARED / "sft" / f"{name}.jsonl") for name in ("train", "validation", "test")}
-    preference = {name: Split(paths.PREPARED / "preference" / f"{name}.jsonl") for name in ("train", "test")}
+    """Write a table of token ids for every prepared file, and show of some of its records what is learned."""
+    tokenizer = load_tokenizer(cfg.model)
+    chat = Chat(tokenizer, cfg.model.name)
 
+    counts = {}
     with outputs.folder(paths.FORMATTED) as folder:
-        for name, split in sft.items():
-            rows = formatting.rows(split, formatting.conversation, chat, cfg.format)
-            tables.write(folder / "sft" / f"{name}.parquet", tables.SFT, rows)
-        for name, split in preference.items():
-            rows = formatting.rows(split, formatting.preference, chat, cfg.format)
-            tables.write(folder / "preference" / f"{name}.parquet", tables.PREFERENCE, rows)
+        for name, kind in formatting.KINDS.items():
+            prepared, table = paths.PREPARED / f"{name}.jsonl", folder / f"{name}.parquet"
+            counts[name] = formatting.write(prepared, kind, chat, cfg.format, table)
+    seen = {name: count for name, count in counts.items() if count.found}  # a data set may keep no prompts in the pool
 
-    reports = {
-        "sft": {name: split.report() for name, split in sft.items()},
-        "preference": {name: split.report() for name, split in preference.items()},
-    }
-    dropped = sum(split.dropped for split in (*sft.values(), *preference.values()))
-    outputs.write_json(paths.metrics("format"), {**reports, "dropped": dropped})
-    for kind, splits in reports.items():
-        for name, counts in splits.items():
-            tracking.metrics({f"{kind}/{name}/{what}": number for what, number in counts.items()})
-            told = f"{counts['tokens']:,} tokens, {counts['supervised_tokens']:,} of them learned"
-            lengths = f"median length {counts['median']}, longest {counts['longest']}"
-            log.info("%s/%s: %s records, %s, %s", kind, name, f"{counts['records']:,}", told, lengths)
-    log.info("dropped %s records longer than format.max_length=%d", f"{dropped:,}", cfg.format.max_length)
+    reports = {name: count.report(cfg.format.max_length) for name, count in seen.items()}
+    totals = {what: sum(report[what] for report in reports.values()) for what in ("dropped", "cut")}
+    nested = {kind: {name.partition("/")[2]: reports[name] for name in reports if name.startswith(kind)} for kind in ("sft", "preference")}
+    outputs.write_json(paths.metrics("format"), {**nested, **totals})
+    outputs.write_text(paths.MASK, mask.page({name: count.samples for name, count in seen.items()}, reports, tokenizer, cfg))
+    tracking.artifact(paths.MASK)
+    for name, report in reports.items():
+        tracking.metrics({f"{name}/{what}": number for what, number in report.items() if what != "histogram"})
+        log.info("%s: %s", name, formatting.told(report))
+    limit = f"longer than format.max_length={cfg.format.max_length}"
+    log.info("dropped %s records and cut %s, %s", f"{totals['dropped']:,}", f"{totals['cut']:,}", limit)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The pairs that dpo trains on, with the trained model's log-probabilities. data/formatted/preference, models/train → data/reference
 
-python -m stages.reference reference.batch_size=16
+    python -m stages.reference reference.batch_size=16
+
+Given pairs, or with `reference=on_policy` pairs of the trained model's own answers, which are then shown in data/reference/samples.jsonl.
 """
 
 from finetune.models import lean  # noqa: F401  # isort: skip
@@ -10,39 +12,47 @@ import logging
 import pyarrow.parquet as pq
 
 from finetune import outputs, paths
-from finetune.config.schema import Config
+from finetune.config.schema import Config, OnPolicy
 from finetune.config.stage import run, stage
-from finetune.data.tables import table
+from finetune.evaluation import on_policy, pairs
 from finetune.models import adapters
 from finetune.models.base import load_tokenizer
 from finetune.models.loaders import compute_dtype
 from finetune.models.scoring import label_logps, labelled
+from finetune.training.seeding import seed_everything
 
 log = logging.getLogger(__name__)
 
 
-@stage("threads", "model", "reference")
+@stage("seed", "threads", "model", "reference")
 def main(cfg: Config) -> None:
     """Score both answers of each pair as dpo's first forward pass will: adapter unmerged, over the base it was trained on."""
-    pad_id = load_tokenizer(cfg.model).pad_token_id
-    tuned = adapters.Tuned.of(paths.TRAIN)
-    pairs = table(paths.FORMATTED / "preference" / "train.parquet", ["id", "prompt_ids", "chosen_ids", "rejected_ids"])
+    seed_everything(cfg.seed)
+    tokenizer, tuned = load_tokenizer(cfg.model), adapters.Tuned.of(paths.TRAIN)
+    settings = cfg.reference
+    sampled = on_policy.ask(cfg.model, settings, tokenizer, cfg.seed) if isinstance(settings, OnPolicy) else []
+    preferred = on_policy.pairs(sampled, settings) if isinstance(settings, OnPolicy) else pairs.given(tokenizer)
+
     model = adapters.load_tuned(cfg.model, paths.TRAIN, four_bit=tuned.four_bit, merge=False)
-    prompts = pairs["prompt_ids"].to_pylist()
-
     logps = {}
-    for kind in ("chosen", "rejected"):
-        answers = pairs[f"{kind}_ids"].to_pylist()
-        rows = [labelled(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        logps[kind] = label_logps(model, rows, cfg.reference.batch_size, pad_id, f"scoring {kind}", compute_dtype(cfg.model)).numpy()
+    for side in ("chosen", "rejected"):
+        rows = [labelled(pair.prompt_ids, getattr(pair, f"{side}_ids")) for pair in preferred]
+        scored = label_logps(model, rows, settings.batch_size, tokenizer.pad_token_id, f"scoring {side}", compute_dtype(cfg.model))
+        logps[f"{side}_logps"] = scored.numpy()
 
-    with outputs.folder(paths.REFERENCE) as part:
-        for kind, values in logps.items():
-            pairs = pairs.append_column(f"ref_{kind}_logps", [values])
-        pq.write_table(pairs, part / "train.parquet")
-    report = {"pairs": len(pairs), **{f"{kind}_logp": float(values.mean(dtype="float64")) for kind, values in logps.items()}}
+    report = pairs.measured(preferred, **logps)
+    with outputs.folder(paths.REFERENCE) as folder:
+        pq.write_table(pairs.table(preferred, **logps), folder / "train.parquet")
+        if isinstance(settings, OnPolicy):
+            report["sampled"] = on_policy.counted(sampled)
+            outputs.write_jsonl(folder / "samples.jsonl", on_policy.shown(sampled, settings, tokenizer))
+            log.info("%(prompts)d prompts: %(all_right)d all right, %(all_wrong)d all wrong; %(cut)d answers cut", report["sampled"])
     outputs.write_json(paths.metrics("reference"), report)
-    log.info("%s pairs: chosen %.2f, rejected %.2f", f"{len(pairs):,}", report["chosen_logp"], report["rejected_logp"])
+    log.info("%s pairs: chosen %.2f, rejected %.2f", f"{len(preferred):,}", report["chosen_logp"], report["rejected_logp"])
+    for line in pairs.told(report):
+        log.info("%s", line)
+    for doubt in pairs.doubts(report):
+        log.warning("%s", doubt)
 
 
 if __name__ == "__main__":

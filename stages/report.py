@@ -1,4 +1,4 @@
-"""Tell what a run was made from and how good it is. reports/*, data/formatted → reports/report.md, reports/figures, MLflow
+"""Tell what a run was made from and how good it is. reports/*, data/* → reports/report.md, reports/figures, MLflow
 
     python -m stages.report
 

@@ -15,7 +15,7 @@ from finetune.config.stage import run, stage
 from finetune.models import adapters
 from finetune.models.base import load_tokenizer
 from finetune.models.loaders import compute_dtype
-from finetune.training import trainers, world
+from finetune.training import guards, trainers, world
 from finetune.training.seeding import seed_everything
 from finetune.training.steps import SUPERVISED, Steps
 
@@ -29,16 +29,23 @@ def main(cfg: Config) -> None:
     tokenizer = load_tokenizer(cfg.model)
     model, tuned = adapters.for_training(cfg.model, cfg.train, cfg.seed)
 
-    from finetune.training import supervised  # after the model: Unsloth rewrites trl's trainers as it is imported
+    from finetune.training import packing, supervised  # after the model: Unsloth rewrites trl's trainers as it is imported
 
     records = trainers.read(paths.FORMATTED / "sft" / "train.parquet", supervised.COLUMNS)
     validation = trainers.read(paths.FORMATTED / "sft" / "validation.parquet", supervised.COLUMNS)
+    rows, packed = records, {}
+    if cfg.train.packing:
+        plan = packing.plan([len(ids) for ids in records["input_ids"]], cfg.train.max_length)
+        rows, packed = packing.pack(records, plan), {"packing": plan.report()}
+        packing.refuse_mixing(model, rows, compute_dtype(cfg.model))
+        log.info("%s", plan)
+    guards.judge_passes("train", cfg.train, len(records), world.size(), len(rows))
     counts = trainers.parameters(model)
     log.info("%s of %s parameters, %s records", f"{counts['trainable_parameters']:,}", f"{counts['parameters']:,}", f"{len(records):,}")
 
     steps = Steps("training", SUPERVISED)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = supervised.trainer(model, tokenizer, records, cfg.model, cfg.train, cfg.seed, steps, Path(scratch))
+        trainer = supervised.trainer(model, tokenizer, rows, cfg.model, cfg.train, cfg.seed, steps, Path(scratch))
         trainer.train()
 
     if world.main_process():
@@ -51,6 +58,7 @@ def main(cfg: Config) -> None:
             "steps_total": len(steps.rows),
             "steps": steps.rows,
             "world_size": world.size(),
+            **packed,
             **counts,
         }
         adapters.save(paths.TRAIN, tuned, model, tokenizer, cfg.model)

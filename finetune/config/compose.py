@@ -7,10 +7,12 @@ fingerprint of the conf/ it was composed from, and the stage `check` compares.
 import difflib
 import hashlib
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -52,13 +54,25 @@ def write_params(overrides: Sequence[str] = (), root: Path | None = None) -> Non
     Raises:
         ConfigError: what Hydra or the schema refuses.
     """
+    root = (root or Path.cwd()).resolve()
+    _write(root, root / paths.PARAMS, overrides)
+
+
+def composed(overrides: Sequence[str]) -> Config:
+    """Return what conf/ composes to with the overrides, and leave params.yaml as it is. Raises ConfigError, as write_params."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / paths.PARAMS
+        _write(Path.cwd(), file, overrides)
+        return validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+
+
+def _write(root: Path, to: Path, overrides: Sequence[str]) -> None:
     from dvc.utils.hydra import compose_and_dump  # 0.5 s, and stages never need it
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    root = (root or Path.cwd()).resolve()
     try:
-        compose_and_dump(root / paths.PARAMS, str(root / paths.CONF), None, "config", str(root), list(overrides))
+        compose_and_dump(to, str(root / paths.CONF), None, "config", str(root), list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         # the plugin's own ConfigError comes wrapped by OmegaConf, which keeps it as the context
         raise (

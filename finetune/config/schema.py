@@ -9,22 +9,14 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from finetune.config.data import Files, SmartHome
+from finetune.config.section import Count, Positive, Rate, Section, Share
 
 METRICS = Path(__file__).parents[1] / "evaluation" / "metrics"
 # name:password@ of a database as SQLAlchemy reads it (with / ? # in it, too); or password=, sslpassword=, PWD= in a query or odbc_connect=
 PASSWORD = re.compile(r"^(?!https?:)[^/]*//[^/:]*:[^@]*@|(password|passwd|pwd)\s*=", re.IGNORECASE)
-
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Rate = Annotated[float, Field(gt=0, le=1)]
-
-
-class Section(BaseModel):
-    """A part of the configuration: frozen, without unknown keys, silent conversions, or numbers that are not finite."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Model(Section):
@@ -61,105 +53,20 @@ class Model(Section):
         return self
 
 
-Domain = Literal[
-    "climate",
-    "cover",
-    "fan",
-    "input_boolean",
-    "light",
-    "lock",
-    "media_player",
-    "scene",
-    "script",
-    "sensor",
-    "switch",
-    "vacuum",
-    "valve",
-    "weather",
-]
-Rooms = Annotated[dict[str, dict[Domain, list[str]]], Field(min_length=2)]
-
-
-class SmartHome(Section):
-    """conf/data/smart_home: the embedded data, expanded from Home Assistant's own sentence templates."""
-
-    source: Literal["smart_home"]
-    license: str
-    """Licence and attribution of the data, carried on into the model card."""
-    system: Annotated[str, Field(min_length=1)]
-    """System message of every conversation; short, because it is paid for in every record."""
-    language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z]+)?$")]
-    """A language of home-assistant-intents' speech_to_phrase folder; rooms, devices and floors below should be in it."""
-    areas: Rooms
-    """Rooms that training sees → domain of Home Assistant → names of the devices in the room."""
-    new_home: Rooms
-    """Rooms and devices held out whole: slice `new_home` of the test set."""
-    floors: Annotated[list[str], Field(min_length=2)]
-    """Names of floors that training sees."""
-    new_phrasing: Share
-    """Share of the sentence templates held out whole, each from a group of paraphrases that keeps another: slice `new_phrasing`."""
-    train: Positive
-    """Records for supervised fine-tuning."""
-    validation: Positive
-    """Records for validation (loss, early stopping); never in train."""
-    test_seen: Positive
-    """Test records drawn like the training records."""
-    test_new_home: Count
-    """Test records with rooms and devices that training never saw."""
-    test_new_phrasing: Count
-    """Test records whose template training never saw."""
-    pairs_train: Positive
-    """Preference pairs to train on; their prompts are none of SFT's."""
-    pairs_test: Positive
-    """Preference pairs held out for evaluation."""
-
-    @model_validator(mode="after")
-    def _homes_are_apart(self) -> Self:
-        """Refuse a name that both homes have: it would not be held out."""
-        seen, held_out = _names(self.areas), _names(self.new_home)
-        if shared := sorted(seen & held_out):
-            raise ValueError(
-                f"found {', '.join(map(repr, shared))} in areas and in new_home, expected no name in both; rename or remove one"
-            )
-        return self
-
-
-class Jsonl(Section):
-    """conf/data/jsonl: your own records in data/raw."""
-
-    source: Literal["jsonl"]
-    license: str
-    """Licence of your data, carried on into the model card."""
-    system: Annotated[str, Field(min_length=1)] | None
-    """System message put before every record; null: none, and the chat template decides."""
-    records: Annotated[str, Field(pattern=r"^[^/\\]+$")]
-    """JSONL of {"instruction", "input"?, "output"}: a file name in data/raw."""
-    preferences: Annotated[str, Field(pattern=r"^[^/\\]+$")]
-    """JSONL of {"prompt", "chosen", "rejected"}: a file name in data/raw."""
-    validation: Annotated[float, Field(gt=0, lt=1)]
-    """Share of the records kept for validation, chosen by the hash of their prompt."""
-    test: Annotated[float, Field(gt=0, lt=1)]
-    """Share of records, and of preference pairs, kept for the test; chosen by the hash of their prompt."""
-
-    @model_validator(mode="after")
-    def _something_is_left_for_training(self) -> Self:
-        """Refuse shares that take all."""
-        if self.validation + self.test >= 1:
-            raise ValueError(
-                f"found validation={self.validation} and test={self.test}, expected a sum below 1, which leaves something to train on"
-            )
-        return self
-
-
 class Prepare(Section):
     """conf/prepare: what is done with records of any source."""
 
     max_records: Positive | None
-    """At most this many training records, in the order of their content hash; null: all. 1,000 good ones beat 10,000 poor ones."""
+    """At most this many training records: of each opening of a prompt (its first three words) in turn, the one whose answer teaches most
+    (its different words / (its words + 30)); null: all. 1,000 good ones beat 10,000 poor ones."""
     max_pairs: Positive | None
-    """At most this many pairs to train on, in the order of their content hash; null: all."""
+    """At most this many pairs to train on, chosen likewise; null: all."""
     min_records: Positive
     """Refuse to go on with fewer training records than this."""
+    enough_records: Positive
+    """Warn of more training records than this, which cost time and seldom help."""
+    processes: Positive
+    """Processes that examine records; their number changes no byte of what comes out."""
 
 
 class Format(Section):
@@ -167,12 +74,27 @@ class Format(Section):
 
     max_length: Positive
     """Tokens a record may have, prompt and answer together."""
-    overlong: Literal["refuse", "drop"]
-    """What happens to longer records: refuse stops with a list of them, drop leaves them out and reports them. Nothing is ever cut."""
+    overlong: Literal["refuse", "drop", "cut"]
+    """What happens to longer records: refuse stops with a list of them; drop leaves them out, cut shortens them, and both count them."""
+    truncation_side: Literal["left", "right"]
+    """Where cut takes from: left, the prompt's beginning, never an answer's; right, the last answer's end, and its end token with it."""
+    turns: Literal["all", "last"]
+    """Which answers of a conversation are learned: every one of the assistant's, or the last."""
+    samples: Positive
+    """Records of each file shown in reports/format.html."""
+    processes: Positive
+    """Processes that encode, where a file has more than 5,000 records; the result is the same for any number."""
+
+
+class Guards(Section):
+    """Guard rails of a training, overruled by raising them."""
+
+    max_passes: Annotated[float, Field(gt=0)]
+    """How often a record may be learned from, by num_train_epochs or max_steps; more overfits, and is refused."""
 
 
 class _Training(Section):
-    """What SFT of any method has in common; names are transformers.TrainingArguments'."""
+    """What training of any method has in common; names are transformers.TrainingArguments'."""
 
     learning_rate: Rate
     """Peak of the schedule. LoRA: 1e-4 to 1e-3 work; 1e-2 makes a model forget everything."""
@@ -193,6 +115,16 @@ class _Training(Section):
     optim: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit"]
     gradient_checkpointing: bool
     """Recompute activations in the backward pass: a third slower, far less memory."""
+    guards: Guards
+
+
+class _Supervised(_Training):
+    """What SFT of any method has beside it; names are trl.SFTConfig's."""
+
+    packing: bool
+    """Several records in one row, none of which sees another; batch sizes then count rows."""
+    max_length: Positive
+    """Tokens of a packed row; unused without packing."""
 
 
 class _Lora(Section):
@@ -217,25 +149,50 @@ class _Lora(Section):
         return modules
 
 
-class Lora(_Training, _Lora):
+class Lora(_Supervised, _Lora):
     """conf/train/lora and conf/train/qlora."""
 
     method: Literal["lora", "qlora"]
     """qlora: the base in 4-bit (nf4, double quantisation), a quarter of the weights' memory."""
 
 
-class Full(_Training):
+class Full(_Supervised):
     """conf/train/full: every weight is trained; 16 bytes a parameter with AdamW in float32."""
 
     method: Literal["full"]
 
 
-class Reference(Section):
-    """conf/reference: the pairs that dpo trains on, with the trained model's log-probabilities."""
+class _Reference(Section):
+    """What the stage reference has for any pairs."""
+
+    batch_size: Positive
+    """Answers scored, and sampled, at once."""
+
+
+class Given(_Reference):
+    """conf/reference/default: the prepared pairs, with the trained model's log-probabilities."""
 
     pairs: Literal["given"]
-    """given: the prepared pairs (near misses of the embedded data, or your file)."""
-    batch_size: Positive
+    """given: near misses of the embedded data, or your file."""
+
+
+class OnPolicy(_Reference):
+    """conf/reference/on_policy: pairs of the trained model's own answers to prompts that supervised fine-tuning never saw."""
+
+    pairs: Literal["on_policy"]
+    """on_policy: sampled from models/train, judged by exact match."""
+    samples: Positive
+    """Answers to each prompt."""
+    temperature: Annotated[float, Field(gt=0)]
+    """Logits are divided by it before an answer is drawn; 1: the model as it is."""
+    top_p: Rate
+    """Each token is drawn from the most likely ones that have this share of the probability; 1: from all."""
+    max_new_tokens: Positive
+    """An answer that has not ended by then is cut, which is wrong."""
+    chosen: Literal["expected", "sampled"]
+    """expected: the record's own answer; sampled: a right sample where there is one, the record's own answer elsewhere."""
+    min_pairs: Positive
+    """Refuse to go on with fewer pairs than this."""
 
 
 class _Dpo(_Training):
@@ -351,11 +308,11 @@ class Config(Section):
     conf_sha: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """Fingerprint of conf/ as it was composed; the stage `check` compares it."""
     model: Model
-    data: Annotated[SmartHome | Jsonl, Field(discriminator="source")]
+    data: Annotated[SmartHome | Files, Field(discriminator="source")]
     prepare: Prepare
     format: Format
     train: Annotated[Lora | Full, Field(discriminator="method")]
-    reference: Reference
+    reference: Annotated[Given | OnPolicy, Field(discriminator="pairs")]
     dpo: Annotated[DpoAdapter | DpoFull, Field(discriminator="method")]
     answer: Answer
     evaluate: Evaluate
@@ -375,6 +332,16 @@ class Config(Section):
             problems.append(
                 f"model.loader: found 'unsloth' with model.device={model.device}, expected model.device=cuda, all that it runs on"
             )
+        if self.train.packing and model.loader == "unsloth":
+            problems.append(
+                "train.packing: found true with model.loader=unsloth, expected false: its attention makes no mask of restarted positions, "
+                "so records would see each other; set model.loader=transformers"
+            )
+        if self.train.packing and self.train.max_length < self.format.max_length:
+            problems.append(
+                f"train.max_length: found {self.train.max_length} with train.packing=true, expected at least "
+                f"format.max_length={self.format.max_length}, what a record may have"
+            )
         if self.launch.processes > 1 and "nproc-per-node" not in self.launch.command:
             problems.append(
                 f"launch.processes: found {self.launch.processes} with launch.command={self.launch.command!r}, "
@@ -383,11 +350,6 @@ class Config(Section):
         if problems:
             raise ValueError("\n".join(problems))
         return self
-
-
-def _names(rooms: dict[str, dict[Domain, list[str]]]) -> set[str]:
-    """The names of rooms and of the devices in them."""
-    return set(rooms) | {device for room in rooms.values() for devices in room.values() for device in devices}
 
 
 def _has_password(uri: str) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from hassil import SlotList, TextSlotList
 
-from finetune.config.schema import Domain
+from finetune.config.data import Domain
 
 
 @dataclass(frozen=True, order=True)

@@ -5,7 +5,7 @@ A record is known by the hash of its content, so the same content has the same i
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content":
 
 @dataclass(frozen=True)
 class Conversation:
-    """A prompt and its right answer."""
+    """A prompt, which may hold earlier turns, and its right answer; without a prompt, a text to go on learning from."""
 
     slice: str
     source: str
@@ -67,23 +67,19 @@ class Preference:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A record that was left out: its place, and the rule that it broke. Never its content, which may be private."""
+    """A sentence or template of the embedded data that was left out: its place, and the rule that it broke."""
 
     place: str
     rule: str
 
-    def row(self) -> dict[str, str]:
-        """The refusal as a line of data/prepared/refused.jsonl."""
-        return {"place": self.place, "rule": self.rule}
-
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a source gives: records by split, each iterable read once, and what was left out."""
+    """What the embedded data gives: records by split, and what was left out."""
 
     read: int
-    sft: Mapping[str, Iterable[Conversation]]
-    preference: Mapping[str, Iterable[Preference]]
+    sft: Mapping[str, Sequence[Conversation]]
+    preference: Mapping[str, Sequence[Preference]]
     refused: Sequence[Refusal]
 
 
@@ -95,8 +91,15 @@ def prompt(system: str | None, user: str) -> tuple[Message, ...]:
 
 def content_id(content: Any) -> str:
     """16 hex digits of the sha256 of the canonical JSON of the content."""
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical(content).encode()).hexdigest()[:16]
+
+
+def canonical(content: Any) -> str:
+    """The one JSON text of a value: sorted keys, no blanks."""
+    return _canonical(content)
+
+
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode  # made once, not for each of millions
 
 
 def fraction(digest: str) -> float:

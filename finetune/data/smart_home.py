@@ -11,8 +11,10 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from random import Random
 
-from finetune.config.schema import SmartHome
+from finetune.config.data import SmartHome
 from finetune.data import records
+from finetune.data.examining import Examined, Kind, Split, apply, compare, keep, keep_pair, rejected
+from finetune.data.gathering import Gathering
 from finetune.data.home import Home, home
 from finetune.data.judge import Judge, Reading
 from finetune.data.near_misses import RULES, near_misses
@@ -21,6 +23,28 @@ from finetune.data.templates import Language, Spoken, Template, load, sentences,
 from finetune.errors import DataError
 
 log = logging.getLogger(__name__)
+
+
+NAME = "smart_home"  # as a source
+SPLITS = {"train": Split.TRAIN, "validation": Split.VALIDATION, "test": Split.TEST}
+
+
+def gather(gathering: Gathering, seed: int, settings: SmartHome) -> None:
+    """Add the records of every split, under the rules of any other source. Raises DataError, as `build`."""
+    prepared = build(seed, settings)
+    found = Examined(NAME, read=prepared.read)
+    for number, refusal in enumerate(prepared.refused, 1):
+        found.rejected.append(rejected(NAME, number, refusal.rule, [refusal.place]))
+    for split, conversations in prepared.sft.items():
+        for number, record in enumerate(conversations, 1):
+            if apply(found, number, record.messages, [], settings.quality):
+                keep(found, number, Kind.SFT, record.row(), record.prompt, record.answer, SPLITS[split])
+    for split, pairs in prepared.preference.items():
+        for number, pair in enumerate(pairs, 1):
+            if apply(found, number, pair.prompt, [pair.chosen, pair.rejected], settings.quality):
+                keep_pair(found, number, pair, SPLITS[split])
+    compare(found, settings.quality)
+    gathering.add(found)
 
 
 def build(seed: int, settings: SmartHome) -> Prepared:

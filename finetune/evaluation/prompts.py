@@ -25,15 +25,17 @@ class Prompt:
     """What should be answered."""
     ids: list[int]
     """Everything that the chat template puts before an answer."""
-    end: int
-    """The token that it puts after one."""
+    last: int
+    """The token that the right answer ends in."""
 
 
 def test_prompts(limit: int | None) -> list[Prompt]:
     """The test prompts in their order, at most `limit` of each slice.
 
+    Passed over is what asks nothing: plain texts, and conversations whose last answer format cut away.
+
     Raises:
-        DataError: the tokens were made from other texts.
+        DataError: the tokens were made from other texts, or none of these asks anything.
     """
     texts = {record["id"]: record["messages"] for record in outputs.read_jsonl(TEXTS)}
     records = tables.read(TOKENS)
@@ -43,12 +45,20 @@ def test_prompts(limit: int | None) -> list[Prompt]:
     prompts = []
     taken: Counter[str] = Counter()
     for record in records:
+        if len(texts[record["id"]]) == 1 or record["labels"][-1] == IGNORED:
+            continue
         taken[record["slice"]] += 1
         if limit is None or taken[record["slice"]] <= limit:
             prompts.append(_prompt(record, texts[record["id"]]))
+    if not prompts:
+        found = f"{TEXTS}: found {len(records):,} plain or cut texts, expected at least one question with its answer"
+        raise DataError("the test set asks nothing:", [found], "add a source with questions and answers, or a larger share of them")
     return prompts
 
 
 def _prompt(record: dict[str, Any], messages: list[dict[str, str]]) -> Prompt:
-    ids = [token for token, label in zip(record["input_ids"], record["labels"], strict=True) if label == IGNORED]
-    return Prompt(record["id"], record["slice"], messages[-2]["content"], messages[-1]["content"], ids, record["input_ids"][-1])
+    start = len(record["labels"])
+    while record["labels"][start - 1] != IGNORED:  # to the last answer's beginning; earlier ones, learned too, belong to its prompt
+        start -= 1
+    ids = record["input_ids"]
+    return Prompt(record["id"], record["slice"], messages[-2]["content"], messages[-1]["content"], ids[:start], ids[-1])

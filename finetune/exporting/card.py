@@ -54,10 +54,14 @@ def _base(cfg: Config) -> str:
 
 def _made_from(cfg: Config, tuned: Tuned, prepared: Metrics) -> str:
     records, pairs = prepared["splits"]["sft"]["train"], prepared["splits"]["preference"]["train"]
+    given = f"{pairs:,} pairs of a better and a worse answer"
+    preferred = (
+        given if cfg.reference.pairs == "given" else "pairs of a right answer and a wrong one that the model gave after the first step"
+    )
     what = "every weight" if tuned.method == "full" else "a LoRA adapter"
     return (
         f"Made from {_base(cfg)} in two steps: {METHODS[cfg.train.method]} on {records:,} conversations, "
-        f"then direct preference optimisation of {what} on {pairs:,} pairs of a better and a worse answer (beta {cfg.dpo.beta:g}). "
+        f"then direct preference optimisation of {what} on {preferred} (beta {cfg.dpo.beta:g}). "
         f"Seed {cfg.seed}."
     )
 

@@ -45,7 +45,7 @@ def lengths() -> dict[str, npt.NDArray[np.int64]]:
     Raises:
         DataError: some are not there.
     """
-    files = [paths.FORMATTED / kind / "train.parquet" for kind in ("sft", "preference")]
+    files = [paths.FORMATTED / "sft" / "train.parquet", paths.REFERENCE / "train.parquet"]
     outputs.refuse_missing(*files)
     sft = tables.table(files[0], ["input_ids"])
     pairs = tables.table(files[1], ["prompt_ids", "chosen_ids", "rejected_ids"])

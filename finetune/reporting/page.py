@@ -117,9 +117,15 @@ def _training(metrics: Mapping[str, Metrics]) -> str:
 
 def _data(metrics: Mapping[str, Metrics]) -> str:
     prepared, formatted = metrics["prepare"], metrics["format"]
-    refused = sum(prepared["refused"].values())
-    story = f"Read {prepared['read']:,} records, kept {prepared['kept']:,}, refused {refused:,}."
-    reasons = _table(("refused because", "records"), sorted(prepared["refused"].items(), key=lambda item: -item[1])) if refused else ""
+    rejected, changed = (sum(prepared[name].values()) for name in ("rejected", "changed"))
+    also = f", of which {changed:,} were changed" if changed else ""
+    conflicts = f" {prepared['conflicts']:,} prompts have several answers." if prepared["conflicts"] else ""
+    story = f"Read {prepared['read']:,} records, kept {prepared['kept']:,}{also}, rejected {rejected:,}.{conflicts}"
+    reasons = "\n\n".join(
+        _table((heading, "records"), sorted(prepared[name].items(), key=lambda item: -item[1]))
+        for heading, name in (("rejected because", "rejected"), ("changed because", "changed"), ("personal data", "personal"))
+        if prepared[name]
+    )
     counted = [(f"{kind} {split}", counts) for kind in ("sft", "preference") for split, counts in formatted[kind].items()]
     keys = ("records", "tokens", "supervised_tokens", "median", "longest")
     splits = _table(

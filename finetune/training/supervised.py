@@ -15,7 +15,7 @@ from trl import SFTConfig, SFTTrainer
 
 from finetune.config.schema import Full, Lora, Model
 from finetune.models.scoring import IGNORED, first_learned, label_logps
-from finetune.training import settings
+from finetune.training import packing, settings
 from finetune.training.steps import Steps
 from finetune.training.trainers import Steady, kept_in_float32, quiet
 
@@ -38,10 +38,11 @@ class Supervised(Steady, SFTTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[no-untyped-call]
         labels = inputs["labels"]
         first = first_learned(labels)
+        context = {name: inputs[name] for name in ("attention_mask", "position_ids") if name in inputs}
         # columns by their numbers, so that they are copied out: of a slice the vocabulary's matrix would be read once a record, and the
         # gradient of a slice of the logits would be filled up with zeros; together a tenth of a step
         kept = torch.arange(first - 1, labels.shape[1] - 1, device=labels.device)
-        outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False, logits_to_keep=kept)
+        outputs = model(input_ids=inputs["input_ids"], **context, use_cache=False, logits_to_keep=kept)
         learned = labels[:, first:].flatten()
         total = cross_entropy(outputs.logits.flatten(0, 1).float(), learned, ignore_index=IGNORED, reduction="sum")
         # the gradients of several processes are averaged, while num_items_in_batch counts the tokens of all
@@ -60,13 +61,15 @@ def trainer(
     steps: Steps,
     scratch: Path,
 ) -> Supervised:
-    """Return a trainer that is ready to train."""
+    """Return a trainer that is ready to train. records: packed rows, where train.packing says so."""
     arguments = SFTConfig(
         **settings.arguments(model, train, seed, scratch),
         dataset_kwargs={"skip_prepare_dataset": True},  # tokenised and masked already
     )
     with kept_in_float32(trained):
         built = Supervised(model=trained, args=arguments, train_dataset=records, processing_class=tokenizer, callbacks=[steps])
+    if train.packing:
+        built.data_collator = packing.collator(tokenizer.pad_token_id)  # not above, where TRL would leave the model's own padding alone
     quiet(built)
     return built
 

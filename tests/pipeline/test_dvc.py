@@ -58,6 +58,7 @@ def test_the_metrics_and_plots_are_there(finished: Path) -> None:
         ("export.max_shard_size=1MB", {"export", "report"}),
         ("evaluate.samples=3", {"evaluate", "report"}),  # reports/evaluate.json, which export reads, comes out as it was
         ("dpo.beta=0.3", AFTER_DPO),
+        ("reference=on_policy", {"reference", *AFTER_DPO}),
         ("train.r=4", AFTER_TRAIN),
         ("seed=5", EVERYTHING),
     ],

@@ -93,11 +93,12 @@ def test_every_layer_of_the_adapter_moves_away_from_train(workspace: Path) -> No
 
 
 def corrupt_all(table: pa.Table) -> pa.Table:
-    return table.set_column(4, "ref_chosen_logps", [[value + 0.5 for value in table["ref_chosen_logps"].to_pylist()]])
+    moved = [[value + 0.5 for value in table["ref_chosen_logps"].to_pylist()]]
+    return table.set_column(table.column_names.index("ref_chosen_logps"), "ref_chosen_logps", moved)
 
 
 def swap(table: pa.Table) -> pa.Table:
-    return table.rename_columns([*table.column_names[:4], "ref_rejected_logps", "ref_chosen_logps"])
+    return table.rename_columns([*table.column_names[:-2], "ref_rejected_logps", "ref_chosen_logps"])
 
 
 @pytest.mark.parametrize("corrupt", [corrupt_all, swap])

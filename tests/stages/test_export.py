@@ -85,7 +85,7 @@ def test_the_manifest_has_every_other_file_and_the_report_counts_them(tiny_run: 
     assert set(described["files"]) == set(found) - {"manifest.json"}
     assert len(described["files"]) > 7
     assert all(entry["sha256"] == hashlib.sha256(found[name]).hexdigest() for name, entry in described["files"].items())
-    assert len(described["data"]) == 5
+    assert len(described["data"]) == 6
     report = outputs.read_json(tiny_run / paths.metrics("export"))
     assert (report["files"], report["bytes"]) == (len(found), sum(map(len, found.values())))
     assert report["parameters"] == described["parameters"]["merged"]

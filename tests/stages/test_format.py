@@ -1,6 +1,7 @@
 """format: token ids whose learned part is the answer, records that don't fit, and that nothing is left when it does not end."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,53 @@ def test_the_report_gives_the_lengths(prepared: Path, compose: Compose) -> None:
     assert train["median"] == sorted(lengths())[23]
     supervised = sum(label != IGNORED for row in tables.read(FORMATTED / "sft/train.parquet") for label in row["labels"])
     assert train["supervised_tokens"] == supervised
-    assert report["dropped"] == 0
+    assert report["dropped"] == report["cut"] == 0
+    assert train["overlong_share"] == 0
+    assert train["length_at_1_percent"] <= train["longest"]
+    assert sum(one["records"] for one in train["histogram"]) == 48
     assert {f"{kind}/{split}" for kind in ("sft", "preference") for split in report[kind]} == set(FILES)
+
+
+def test_the_page_shows_the_records_with_the_smallest_ids_of_each_file(prepared: Path, compose: Compose) -> None:
+    format_stage.main(compose("experiment=tiny", "format.samples=3"))
+    html = Path("reports/format.html").read_text(encoding="utf-8")
+    for name in FILES:
+        ids = sorted(row["id"] for row in tables.read(FORMATTED / f"{name}.parquet"))
+        section = html.partition(f'<section id="{name}">')[2].partition("</section>")[0]
+        assert re.findall(r"<code>(\w+)</code>", section) == ids[:3]
+
+
+def test_the_page_has_the_same_bytes_twice(prepared: Path, compose: Compose) -> None:
+    pages = []
+    for _ in range(2):
+        format_stage.main(compose("experiment=tiny"))
+        pages.append(Path("reports/format.html").read_bytes())
+    assert pages[0] == pages[1]
+
+
+def test_prompts_kept_for_on_policy_pairs_become_a_table_and_are_counted(prepared: Path, compose: Compose) -> None:
+    cfg = compose("experiment=tiny")
+    format_stage.main(cfg)
+    assert tables.read(FORMATTED / "preference/pool.parquet") == []
+    kept = {"id": "0" * 16, "slice": "seen", "source": "test", "prompt": [{"role": "user", "content": "turn it on"}], "expected": "{}"}
+    outputs.write_jsonl(PREPARED / "preference/pool.jsonl", [kept])
+    format_stage.main(cfg)
+    (row,) = tables.read(FORMATTED / "preference/pool.parquet")
+    assert str(load_tokenizer(cfg.model).decode(row["prompt_ids"])).endswith("turn it on<|im_end|>\n<|im_start|>assistant\n")
+    assert (row["id"], row["expected"]) == ("0" * 16, "{}")
+    assert outputs.read_json(Path("reports/format.json"))["preference"]["pool"]["records"] == 1
+
+
+def test_longer_records_are_cut_where_that_is_set_and_counted(prepared: Path, compose: Compose) -> None:
+    format_stage.main(compose("experiment=tiny"))
+    limit = max(lengths()) - 1
+    longer = sum(length > limit for length in lengths())
+    format_stage.main(compose("experiment=tiny", f"format.max_length={limit}", "format.overlong=cut"))
+    report = outputs.read_json(Path("reports/format.json"))
+    assert max(lengths()) == limit
+    assert len(lengths()) == 48
+    assert report["sft"]["train"]["cut"] == longer
+    assert report["sft"]["train"]["overlong_share"] == longer / 48
 
 
 def test_longer_records_are_refused_with_a_list_of_them(prepared: Path, compose: Compose) -> None:
@@ -143,12 +189,12 @@ def test_a_full_disk_leaves_nothing_and_the_same_command_works_afterwards(prepar
 
 
 def test_ctrl_c_leaves_nothing_and_the_same_command_works_afterwards(prepared: Path, compose: Compose) -> None:
-    def interrupted(*_: object) -> formatting.Row:
+    def interrupted(*_: object) -> formatting.Encoded:
         raise KeyboardInterrupt
 
     cfg = compose("experiment=tiny")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(formatting, "preference", interrupted)
+        patch.setattr(formatting, "encode", interrupted)
         with pytest.raises(KeyboardInterrupt):
             format_stage.main(cfg)
     assert sorted(path.name for path in Path("data").iterdir()) == ["prepared", "raw"]

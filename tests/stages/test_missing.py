@@ -10,15 +10,15 @@ from finetune.errors import DataError, FinetuneError
 from tests.conftest import composed
 
 
-@pytest.mark.parametrize("stage", ["reference", "report"])
-def test_a_formatted_table_that_is_gone_is_named_although_everything_else_is_there(tiny_copy: Path, stage: str) -> None:
-    (paths.FORMATTED / "preference" / "train.parquet").unlink()
-    with pytest.raises(DataError, match=r"data/formatted/preference/train\.parquet: found no such file(.|\n)*run `dvc repro`"):
+@pytest.mark.parametrize(("stage", "folder"), [("reference", paths.FORMATTED / "preference"), ("report", paths.REFERENCE)])
+def test_a_table_that_is_gone_is_named_although_everything_else_is_there(tiny_copy: Path, stage: str, folder: Path) -> None:
+    (folder / "train.parquet").unlink()
+    with pytest.raises(DataError, match=rf"{folder.as_posix()}/train\.parquet: found no such file(.|\n)*run `dvc repro`"):
         import_module(f"stages.{stage}").main(composed("experiment=tiny"))
 
 
 def test_report_names_all_tables_that_are_gone(tiny_copy: Path) -> None:
-    gone = [paths.FORMATTED / kind / "train.parquet" for kind in ("sft", "preference")]
+    gone = [paths.FORMATTED / "sft" / "train.parquet", paths.REFERENCE / "train.parquet"]
     for path in gone:
         path.unlink()
     with pytest.raises(DataError) as refused:

@@ -1,5 +1,6 @@
 """prepare: what it writes and reports, and that nothing of it is left when it does not end."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 import pytest
 
 from finetune import outputs
-from finetune.config.schema import Config, SmartHome
+from finetune.config.data import SmartHome
+from finetune.config.schema import Config
 from finetune.data.records import Conversation
 from finetune.errors import DataError, OutputError
 from stages import prepare
@@ -22,7 +24,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
-def write_jsonl_data(count: int = 80) -> None:
+def write_files(count: int = 80) -> None:
     records = [{"instruction": f"Say {number}.", "output": f"{number}."} for number in range(count)]
     pairs = [{"prompt": f"Count to {number}.", "chosen": "Yes.", "rejected": "No."} for number in range(count)]
     for name, rows in (("records", records), ("preferences", pairs)):
@@ -34,7 +36,7 @@ def test_the_embedded_data_is_written_as_conversations_and_pairs(workspace: Path
     assert sorted(bytes_of(PREPARED)) == [
         "preference/test.jsonl",
         "preference/train.jsonl",
-        "refused.jsonl",
+        "rejected.jsonl",
         "sft/test.jsonl",
         "sft/train.jsonl",
         "sft/validation.jsonl",
@@ -54,7 +56,7 @@ def test_the_report_counts_what_was_written(workspace: Path, compose: Compose) -
         for split, count in splits.items():
             assert count == len(outputs.read_jsonl(PREPARED / kind / f"{split}.jsonl"))
     assert report["kept"] == sum(count for splits in report["splits"].values() for count in splits.values())
-    assert report["read"] == report["kept"] + sum(report["refused"].values())
+    assert report["read"] == report["kept"] + sum(report["rejected"].values())
     assert report["splits"]["sft"]["train"] == cfg.prepare.max_records
     assert report["splits"]["preference"]["train"] == cfg.prepare.max_pairs
     assert isinstance(cfg.data, SmartHome)
@@ -62,10 +64,10 @@ def test_the_report_counts_what_was_written(workspace: Path, compose: Compose) -
     assert report["license"] == cfg.data.license
 
 
-@pytest.mark.parametrize("data", ["smart_home", "jsonl"])
+@pytest.mark.parametrize("data", ["smart_home", "files"])
 def test_twice_gives_the_same_bytes(workspace: Path, compose: Compose, data: str) -> None:
-    cfg = compose("experiment=tiny") if data == "smart_home" else compose("data=jsonl")
-    write_jsonl_data()
+    cfg = compose("experiment=tiny") if data == "smart_home" else compose("data=files")
+    write_files()
     prepare.main(cfg)
     once = bytes_of(PREPARED)
     prepare.main(cfg)
@@ -73,31 +75,39 @@ def test_twice_gives_the_same_bytes(workspace: Path, compose: Compose, data: str
 
 
 def test_your_own_records_are_split_and_those_refused_are_listed(workspace: Path, compose: Compose) -> None:
-    write_jsonl_data()
+    write_files()
     with Path("data/raw/records.jsonl").open("a", encoding="utf-8") as records:
         records.write('{"instruction": "Say 7.", "output": "7."}\n')
-    prepare.main(compose("data=jsonl"))
+    prepare.main(compose("data=files"))
     report = outputs.read_json(Path("reports/prepare.json"))
     assert report["read"] == 161
     assert report["kept"] == 160
-    assert report["refused"] == {"duplicate": 1}
-    assert outputs.read_jsonl(PREPARED / "refused.jsonl") == [{"place": "data/raw/records.jsonl:81", "rule": "duplicate"}]
+    assert report["rejected"] == {"duplicate": 1}
+    (row,) = outputs.read_jsonl(PREPARED / "rejected.jsonl")
+    text = "Say 7.\n7."
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    assert row == {"source": "data/raw/records.jsonl", "line": 81, "rule": "duplicate", "sha256": sha256, "text": text}
     assert report["slices"] == {"all": report["splits"]["sft"]["test"]}
 
 
-def test_the_first_records_by_hash_are_kept_of_too_many(workspace: Path, compose: Compose) -> None:
-    write_jsonl_data()
-    prepare.main(compose("data=jsonl"))
-    all_ids = sorted(record["id"] for record in outputs.read_jsonl(PREPARED / "sft/train.jsonl"))
-    prepare.main(compose("data=jsonl", "prepare.max_records=20"))
-    assert [record["id"] for record in outputs.read_jsonl(PREPARED / "sft/train.jsonl")] == all_ids[:20]
-    assert outputs.read_json(Path("reports/prepare.json"))["refused"] == {"beyond prepare.max_records": len(all_ids) - 20}
+def test_of_too_many_records_those_are_kept_that_teach_most_of_every_kind_of_prompt(workspace: Path, compose: Compose) -> None:
+    write_files()
+    kinds = {"Name a colour": "red", "Tell me more": "a long answer with many different words in it, about one thing and another"}
+    rows = [{"instruction": f"{kind} {number}.", "output": f"{answer} {number}"} for number in range(40) for kind, answer in kinds.items()]
+    Path("data/raw/records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    prepare.main(compose("data=files", "prepare.max_records=20", "data.quality.near_duplicates=null"))
+    kept = [record["messages"][0]["content"] for record in outputs.read_jsonl(PREPARED / "sft/train.jsonl")]
+    assert {kind: sum(text.startswith(kind) for text in kept) for kind in kinds} == dict.fromkeys(kinds, 10)
+    report = outputs.read_json(Path("reports/prepare.json"))
+    assert report["rejected"] == {
+        "beyond prepare.max_records": 80 - report["kept"] + report["splits"]["preference"]["train"] + report["splits"]["preference"]["test"]
+    }
 
 
 def test_more_room_than_records_keeps_all(workspace: Path, compose: Compose) -> None:
-    write_jsonl_data()
-    prepare.main(compose("data=jsonl", "prepare.max_records=2000"))
-    assert outputs.read_json(Path("reports/prepare.json"))["refused"] == {}
+    write_files()
+    prepare.main(compose("data=files", "prepare.max_records=2000"))
+    assert outputs.read_json(Path("reports/prepare.json"))["rejected"] == {}
 
 
 def test_too_few_records_stop_with_both_numbers_and_write_nothing(workspace: Path, compose: Compose) -> None:

@@ -43,7 +43,18 @@ def test_params_takes_conf_and_overrides_over(settings: Path) -> None:
 
 def test_check_is_content_with_what_was_composed_and_locked(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "locked_differences", lambda _lock: [])
-    assert "settings were composed from conf/ as it is now, packages are those of requirements.lock" in printed("check")
+    told = printed("check", "experiment=tiny", "tracking=off")
+    assert "settings were composed from conf/ as it is now, packages are those of requirements.lock" in told
+    assert "prepare and format would refuse nothing (all records were tried)" in told
+
+
+def test_check_tells_what_a_full_run_would_refuse(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "locked_differences", lambda _lock: [])
+    compose.write_params(["experiment=tiny", "tracking=off", "format.max_length=40"])
+    refused = str(error("check"))
+    assert refused.startswith("a full run would be refused:\n")
+    assert "smart_home:1: found " in refused
+    assert refused.endswith("(all records were tried)")
 
 
 def test_check_tells_a_drift_and_a_package_of_another_version(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:

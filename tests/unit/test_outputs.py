@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from finetune import outputs
-from finetune.errors import OutputError
+from finetune.errors import DataError, OutputError
 from tests.conftest import full_disk
 
 Writing = Callable[[Path], AbstractContextManager[Path]]
@@ -79,3 +79,20 @@ def test_jsonl_keeps_order_and_counts(tmp_path: Path) -> None:
     assert outputs.write_jsonl(tmp_path / "rows.jsonl", iter(rows)) == 2
     assert outputs.read_jsonl(tmp_path / "rows.jsonl") == rows
     assert (tmp_path / "rows.jsonl").read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_a_file_is_read_in_stretches(tmp_path: Path, size: int) -> None:
+    path, rows = tmp_path / "rows.jsonl", [{"text": f"\u2028 ü \r\n {number}"} for number in range(7)]
+    outputs.write_jsonl(path, rows)
+    stretches = outputs.divide(path, size)
+    assert [row for stretch in stretches for row in stretch.read()] == rows
+    assert [stretch.first for stretch in stretches] == list(range(1, 8, size))
+    assert max(map(len, stretches)) == min(size, 7)
+
+
+def test_an_empty_file_has_no_stretches_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    assert outputs.divide(tmp_path / "empty.jsonl", 3) == []
+    with pytest.raises(DataError, match="found no such file"):
+        outputs.divide(tmp_path / "none.jsonl", 3)

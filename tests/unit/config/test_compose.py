@@ -126,7 +126,7 @@ def test_a_name_that_is_itself_wrong_is_refused_under_the_key_that_was_typed(pro
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
-@pytest.mark.parametrize("data", ["smart_home", "jsonl"])
+@pytest.mark.parametrize("data", ["smart_home", "files"])
 def test_no_setting_may_be_infinite_or_no_number(compose: Compose, data: str, value: float) -> None:
     values = compose(f"data={data}").model_dump()
     keys = [

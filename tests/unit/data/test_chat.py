@@ -4,7 +4,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from finetune.data.chat import IGNORED, Chat, UnusableError
+from finetune.data.chat import IGNORED, Chat, Tokens, Turns, UnusableError
+from finetune.data.records import Message
 from finetune.errors import ModelError
 
 CHATML = (
@@ -13,6 +14,7 @@ CHATML = (
 )
 PROMPT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "turn on the lamp"}]
 ANSWER = '{"intent": "HassTurnOn", "name": "lamp"}'
+TALK = [*PROMPT, {"role": "assistant", "content": "first"}, {"role": "user", "content": "more"}, {"role": "assistant", "content": "second"}]
 SPECIAL = ["<s>", "<|im_start|>", "<|im_end|>", "<|channel|>"]
 
 
@@ -31,11 +33,22 @@ def tokenizer(template: str | None = CHATML) -> PreTrainedTokenizerFast:
     return made
 
 
+def tokens(made: PreTrainedTokenizerFast, messages: list[Message], turns: Turns = "all") -> Tokens:
+    chat = Chat(made, "a model")
+    (found,) = chat.encode([chat.conversation(messages, turns)])
+    if isinstance(found, UnusableError):
+        raise found
+    assert len(found.labels) == len(found.input_ids) == len(found)
+    return found
+
+
+def turn(made: PreTrainedTokenizerFast, prompt: list[Message], answer: str) -> Tokens:
+    return tokens(made, [*prompt, {"role": "assistant", "content": answer}])
+
+
 def learned(template: str, answer: str = ANSWER) -> str:
     made = tokenizer(template)
-    turn = Chat(made, "a model").turn(PROMPT, answer)
-    assert len(turn.labels) == len(turn.input_ids) == len(turn)
-    return str(made.decode([label for label in turn.labels if label != IGNORED]))
+    return str(made.decode([label for label in turn(made, PROMPT, answer).labels if label != IGNORED]))
 
 
 def test_the_answer_and_its_end_token_are_learned_and_nothing_else() -> None:
@@ -50,11 +63,11 @@ def test_a_model_that_can_think_aloud_learns_the_answer_alone() -> None:
         f"<|im_start|>assistant\n{{% if enable_thinking is defined and not enable_thinking %}}{empty}{{% endif %}}{{% endif %}}",
     )
     assert learned(template) == f"{ANSWER}<|im_end|>"
-    assert str(tokenizer(template).decode(Chat(tokenizer(template), "a model").turn(PROMPT, ANSWER).prompt_ids)).endswith(empty)
+    assert str(tokenizer(template).decode(turn(tokenizer(template), PROMPT, ANSWER).prompt_ids)).endswith(empty)
 
 
 def test_nothing_follows_the_end_token() -> None:
-    text = str(tokenizer().decode(Chat(tokenizer(), "a model").turn(PROMPT, ANSWER).input_ids))
+    text = str(tokenizer().decode(turn(tokenizer(), PROMPT, ANSWER).input_ids))
     assert text.endswith(f"{ANSWER}<|im_end|>")
 
 
@@ -74,24 +87,24 @@ def test_a_template_that_trims_the_answer_is_followed() -> None:
 @pytest.mark.parametrize(("template", "count"), [(CHATML, 0), ("<s>" + CHATML, 1)])
 def test_the_template_alone_decides_about_a_beginning_token(template: str, count: int) -> None:
     made = tokenizer(template)
-    assert Chat(made, "a model").turn(PROMPT, ANSWER).input_ids.count(made.bos_token_id) == count
+    assert turn(made, PROMPT, ANSWER).input_ids.count(made.bos_token_id) == count
 
 
 def test_a_prompt_that_changes_when_an_answer_follows_is_refused() -> None:
     template = CHATML.replace("{{ m.role }}", "{{ m.role }}{% if messages | length > 2 %} (again){% endif %}")
     with pytest.raises(UnusableError, match=r"writes another prompt when an answer follows \(found .* at token \d+, expected "):
-        Chat(tokenizer(template), "a model").turn(PROMPT, ANSWER)
+        turn(tokenizer(template), PROMPT, ANSWER)
 
 
 def test_a_template_without_an_end_token_is_refused() -> None:
     with pytest.raises(UnusableError, match="no end token after the answer"):
-        Chat(tokenizer(CHATML.replace("<|im_end|>", "")), "a model").turn(PROMPT, ANSWER)
+        turn(tokenizer(CHATML.replace("<|im_end|>", "")), PROMPT, ANSWER)
 
 
 def test_a_template_that_takes_no_system_message_says_so() -> None:
     template = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHATML
     with pytest.raises(UnusableError, match=r"refuses it \(System role not supported\); .* set data.system=null"):
-        Chat(tokenizer(template), "a model").turn(PROMPT, ANSWER)
+        turn(tokenizer(template), PROMPT, ANSWER)
 
 
 @pytest.mark.parametrize(
@@ -100,9 +113,86 @@ def test_a_template_that_takes_no_system_message_says_so() -> None:
 )
 def test_a_text_with_a_control_token_is_refused(prompt: list[dict[str, str]], answer: str, where: str) -> None:
     with pytest.raises(UnusableError, match=f"the {where} text holds '<|im_"):
-        Chat(tokenizer(), "a model").turn(prompt, answer)
+        turn(tokenizer(), prompt, answer)
 
 
-def test_a_tokenizer_without_a_template_is_no_chat_model() -> None:
+def test_a_conversation_needs_a_template() -> None:
     with pytest.raises(ModelError, match="a model: its tokenizer has no chat template"):
-        Chat(tokenizer(None), "a model")
+        turn(tokenizer(None), PROMPT, ANSWER)
+
+
+@pytest.mark.parametrize("template", [None, CHATML])
+def test_a_text_alone_needs_no_template_and_is_learned_whole_with_an_end_token(template: str | None) -> None:
+    made = tokenizer(template)
+    found = tokens(made, [{"role": "assistant", "content": "turn on the lamp"}])
+    assert found.input_ids == [*made("turn on the lamp")["input_ids"], made.eos_token_id]
+    assert found.labels == found.input_ids
+
+
+def test_a_text_alone_gets_no_second_end_token() -> None:
+    made = tokenizer(None)
+    made.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A <|im_end|>", special_tokens=[("<|im_end|>", 2)])
+    assert made.eos_token_id == 2
+    assert tokens(made, [{"role": "assistant", "content": "turn"}]).input_ids.count(2) == 1
+
+
+@pytest.mark.parametrize(("turns", "expected"), [("all", "first<|im_end|>second<|im_end|>"), ("last", "second<|im_end|>")])
+def test_all_answers_of_a_conversation_are_learned_or_the_last(turns: Turns, expected: str) -> None:
+    made = tokenizer()
+    found = tokens(made, TALK, turns)
+    assert made.decode([label for label in found.labels if label != IGNORED]) == expected
+    assert str(made.decode(found.prompt_ids)).endswith("<|im_start|>user\nmore<|im_end|>\n<|im_start|>assistant\n")
+    assert found.supervised == sum(label != IGNORED for label in found.labels)
+
+
+def test_an_answer_that_later_turns_rewrite_is_refused_and_the_remedy_named() -> None:
+    """As Qwen3's template, which takes the thought off every answer but the last."""
+    thought = "{% if loop.last and m.role == 'assistant' %}<think></think>{% endif %}"
+    template = CHATML.replace("{{ m.content }}", thought + "{{ m.content }}")
+    with pytest.raises(
+        UnusableError, match=r"rewrites an answer when later turns follow \(found 'first.*, expected '<think>.*set format.turns=last"
+    ):
+        tokens(tokenizer(template), TALK)
+    assert tokens(tokenizer(template), TALK, "last").supervised
+
+
+def test_an_answer_whose_end_token_later_turns_change_is_refused() -> None:
+    template = CHATML.replace("<|im_end|>", "{% if loop.last and m.role == 'assistant' %}<|channel|>{% else %}<|im_end|>{% endif %}")
+    with pytest.raises(
+        UnusableError, match=r"rewrites an answer when later turns follow \(found 'first<\|im_end\|>.*expected 'first<\|channel"
+    ):
+        tokens(tokenizer(template), TALK)
+
+
+def test_a_template_that_doubles_the_beginning_token_is_refused() -> None:
+    with pytest.raises(UnusableError, match=r"doubles the token that begins a text \(found '<s><s>.*, expected '<s>' once"):
+        turn(tokenizer("<s>{{ bos_token }}" + CHATML), PROMPT, ANSWER)
+
+
+def test_a_template_that_leaves_the_answer_out_is_refused() -> None:
+    template = CHATML.replace("{{ m.content }}", "{% if m.role != 'assistant' %}{{ m.content }}{% endif %}")
+    with pytest.raises(UnusableError, match=r"writes another answer \(found '<\|im_end\|>.*\), so the mask would be empty"):
+        turn(tokenizer(template), PROMPT, ANSWER)
+
+
+@pytest.mark.parametrize("prompt", ["", "<s>"])
+def test_a_template_whose_prompt_lacks_what_was_asked_is_refused(prompt: str) -> None:
+    template = f"{{% if add_generation_prompt %}}{prompt}{{% else %}}{prompt}{CHATML}{{% endif %}}"
+    with pytest.raises(UnusableError, match=r"the mask would cover the prompt .*expected what the user says before it"):
+        turn(tokenizer(template), PROMPT, ANSWER)
+
+
+def test_an_answer_whose_beginning_melts_into_the_prompt_is_refused() -> None:
+    raw = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2, "<e>": 3}, [("a", "b")]))
+    made = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<e>")
+    made.chat_template = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<e>{% endif %}{% endfor %}"
+    with pytest.raises(UnusableError, match=r"the answer's beginning becomes one token with the prompt's end .*found 'ab.*expected 'a'"):
+        turn(made, [{"role": "user", "content": "a"}], "b")
+
+
+def test_a_prompt_alone_ends_where_the_model_would_speak() -> None:
+    made, chat = tokenizer(), Chat(tokenizer(), "a model")
+    (found,) = chat.encode([chat.prompt(PROMPT)])
+    assert isinstance(found, Tokens)
+    assert found.prompt_ids == made.apply_chat_template(PROMPT, add_generation_prompt=True, return_dict=False)
+    assert (found.answer_ids, found.supervised) == ([], 0)

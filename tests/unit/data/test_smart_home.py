@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hassil import Intents, SlotList, TextSlotList, recognize
 
-from finetune.config.schema import SmartHome
+from finetune.config.data import SmartHome
 from finetune.data import smart_home, templates
 from finetune.data.home import home
 from finetune.data.judge import Judge
@@ -165,7 +166,7 @@ def test_every_rejected_answer_is_a_valid_call_that_is_wrong_by_a_named_rule(pre
 def test_the_same_seed_gives_the_same_records_under_another_hash_seed(prepared: Prepared, settings: SmartHome, tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from finetune.config.schema import SmartHome\n"
+        "from finetune.config.data import SmartHome\n"
         "from finetune.data import smart_home\n"
         "from tests.unit.data.test_smart_home import digest\n"
         "print(digest(smart_home.build(17, SmartHome.model_validate_json(sys.stdin.read()))))\n"
@@ -188,7 +189,7 @@ def digest(prepared: Prepared) -> str:
     """sha256 over the rows of every split and the refusals."""
     rows = {name: [record.row() for record in records] for name, records in [*prepared.sft.items()]}
     rows |= {f"preference {name}": [record.row() for record in records] for name, records in prepared.preference.items()}
-    return hashlib.sha256(json.dumps([rows, [refusal.row() for refusal in prepared.refused]]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([rows, [asdict(refusal) for refusal in prepared.refused]]).encode()).hexdigest()
 
 
 def test_another_seed_gives_other_records(prepared: Prepared, settings: SmartHome) -> None:

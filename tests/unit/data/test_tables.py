@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -27,6 +28,16 @@ def test_many_rows_are_written_in_groups(tmp_path: Path, monkeypatch: pytest.Mon
     tables.write(tmp_path / "table.parquet", tables.SFT, ROWS)
     assert pq.ParquetFile(tmp_path / "table.parquet").num_row_groups == 3
     assert tables.read(tmp_path / "table.parquet") == ROWS
+
+
+@pytest.mark.parametrize("sizes", [(10,), (4, 4, 2), (1, 0, 8, 1), (3, 7)])
+def test_how_rows_are_divided_among_tables_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...]) -> None:
+    monkeypatch.setattr(tables, "ROW_GROUP", 4)
+    tables.write(tmp_path / "rows.parquet", tables.SFT, ROWS)
+    rows = iter(ROWS)
+    batches = [pa.Table.from_pylist([next(rows) for _ in range(size)], schema=tables.SFT) for size in sizes]
+    assert tables.write_batches(tmp_path / "batches.parquet", tables.SFT, batches) == 10
+    assert (tmp_path / "batches.parquet").read_bytes() == (tmp_path / "rows.parquet").read_bytes()
 
 
 def test_no_rows_give_an_empty_table_with_its_columns(tmp_path: Path) -> None:

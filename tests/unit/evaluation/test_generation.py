@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from finetune.evaluation.generation import end_tokens, greedy
+from finetune.evaluation.generation import end_token, end_tokens, greedy
 
 PROMPTS = [[5, 9, 300], [7], [44, 45, 46, 47, 48, 49, 50, 51], [300, 301], [9] * 12, [100, 3, 7, 81, 9]]
 LIMIT = 10
@@ -44,12 +44,17 @@ def test_settings_that_came_with_the_model_are_left_aside(model: PreTrainedModel
 
 
 def test_an_answer_ends_where_model_or_template_end_it(model: PreTrainedModel) -> None:
-    assert end_tokens(model, {2}) == [2]
-    assert end_tokens(model, {7}) == [2, 7]
+    assert end_tokens(model, 2) == [2]
+    assert end_tokens(model, 7) == [2, 7]
     model.generation_config.eos_token_id = [9, 2]
-    assert end_tokens(model, {7}) == [2, 7, 9]
+    assert end_tokens(model, 7) == [2, 7, 9]
     model.generation_config.eos_token_id = None
-    assert end_tokens(model, {7}) == [7]
+    assert end_tokens(model, 7) == [7]
+
+
+def test_the_token_after_an_answer_is_the_one_that_most_end_in(tokenizer: PreTrainedTokenizerBase) -> None:
+    assert end_token(tokenizer, [7, 2, 7]) == 7  # one was cut
+    assert end_token(tokenizer, []) == tokenizer.eos_token_id
 
 
 @pytest.mark.parametrize("arithmetic", [torch.float32, torch.bfloat16])

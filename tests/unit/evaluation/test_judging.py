@@ -1,8 +1,8 @@
-"""What counts as right is one definition: the same text, or the same JSON object."""
+"""What counts as right is one definition: the same text, or the same JSON object; and what prose is compared by."""
 
 import pytest
 
-from finetune.evaluation.judging import exact, intent, json_object
+from finetune.evaluation.judging import asks_last, exact, intent, json_object, labels, longest_common, words
 
 CALL = '{"intent": "HassTurnOn", "name": "porch light"}'
 
@@ -49,3 +49,37 @@ def test_what_is_no_json_object_is_none(text: str) -> None:
 )
 def test_the_intent_is_a_text_field_of_the_call(text: str, found: str | None) -> None:
     assert intent(text) == found
+
+
+def test_words_have_no_case_and_no_punctuation() -> None:
+    assert words("Bees see blue, don't THEY?") == ["bees", "see", "blue", "don", "t", "they"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "length"), [("abcde", "ace", 3), ("ace", "abcde", 3), ("abc", "cba", 1), ("aab", "ab", 2), ("", "a", 0)]
+)
+def test_the_longest_common_subsequence_may_have_gaps_but_keeps_the_order(first: str, second: str, length: int) -> None:
+    assert longest_common(first, second) == length
+
+
+@pytest.mark.parametrize(
+    ("text", "asks"),
+    [("So it is 12. What is 5 × 3?\n", True), ('She asked: "Why?"', True), ("Why? Because.", False), ("What is it", False), ("", False)],
+)
+def test_a_text_asks_last_if_its_last_sentence_is_a_question(text: str, asks: bool) -> None:
+    assert asks_last(text) is asks
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Claim: a\nEvidence: b\nLimits: c", ["Claim", "Evidence", "Limits"]),
+        ("What is missing: a", ["What is missing"]),
+        ("Claim:\nEvidence: b", ["Evidence"]),
+        ("It has one claim: a", []),
+        ("One two three four: a", []),
+        ("See https://example.org", []),
+    ],
+)
+def test_labels_start_a_line_and_have_text_after_them(text: str, found: list[str]) -> None:
+    assert labels(text) == found

@@ -15,12 +15,17 @@ from finetune.evaluation.metric import Judged
 
 NAMES = sorted(module.stem for module in METRICS.glob("*/*.py"))
 CALL = '{"intent": "HassTurnOn", "name": "lamp"}'
-ANSWERS = [CALL, '{"intent": "HassTurnOn"}', "no", "yes", " Paris "]
-EXPECTED = [CALL, CALL, CALL, '{"a": 1}', "Paris"]
+SUMMARY = "Claim: bees see blue.\nLimits: one hive."
+ANSWERS = [CALL, '{"intent": "HassTurnOn"}', "no", "yes", " Paris ", "Two is. Is four?", SUMMARY, SUMMARY]
+EXPECTED = [CALL, CALL, CALL, '{"a": 1}', "Paris", "Is two?", "Claim: bees.\nLimits: hive.", "Claim: bees.\nEvidence: dye.\nLimits: hive."]
 EACH: dict[str, list[float | None]] = {
-    "exact_match": [1.0, 0.0, 0.0, 0.0, 1.0],
-    "valid_json": [1.0, 1.0, 0.0, 0.0, None],
-    "intent": [1.0, 1.0, 0.0, None, None],
+    "exact_match": [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0],
+    "valid_json": [1.0, 1.0, 0.0, 0.0, None, None, None, None],
+    "intent": [1.0, 1.0, 0.0, None, None, None, None, None],
+    "rouge_l": [1.0, 2 / 3, 0.0, 0.0, 1.0, 1 / 3, 8 / 11, 8 / 13],
+    "length_ratio": [1.0, 1 / 2, 1 / 4, 1 / 2, 1.0, 1 / 2, 4 / 7, 6 / 7],
+    "ends_with_question": [None, None, None, None, None, 1.0, None, None],
+    "sections": [None, None, None, None, None, None, 1.0, 0.0],
 }
 
 
@@ -41,7 +46,7 @@ def test_they_are_loaded_by_the_library_without_a_network(monkeypatch: pytest.Mo
         raise AssertionError("a metric asked the network")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    assert scores.judged(rows(ANSWERS, EXPECTED), settings("exact_match", "valid_json", "intent")) == EACH
+    assert scores.judged(rows(ANSWERS, EXPECTED), settings(*EACH)) == EACH
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -77,6 +77,7 @@ def test_it_says_what_the_model_was_made_from_and_under_which_licences() -> None
     assert "on 128 pairs of a better and a worse answer (beta 0.3)" in text
     assert "licence and attribution: CC0-1.0, by nobody" in text
     assert composed().model.revision in text
+    assert "on pairs of a right answer and a wrong one that the model gave after the first step (beta" in written("reference=on_policy")
 
 
 def test_a_metric_that_does_not_apply_to_a_slice_is_empty_there() -> None:
@@ -95,7 +96,7 @@ def test_only_what_is_there_is_explained(part: str, other: str) -> None:
 
 def test_the_system_message_is_part_of_the_use_only_where_there_is_one() -> None:
     assert '{"role": "system", "content": "Answer \\"so\\"."}' in written("data.system='Answer \"so\".'")
-    without = written("data=jsonl")
+    without = written("data=files")
     assert '"system"' not in without
     assert "system message" not in without
 

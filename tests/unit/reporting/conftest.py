@@ -57,7 +57,10 @@ def metrics() -> dict[str, Any]:
         "prepare": {
             "read": 1_000,
             "kept": 970,
-            "refused": {"duplicate": 25, "not recognised": 5},
+            "rejected": {"duplicate": 25, "not recognised": 5},
+            "changed": {"personal data masked": 3},
+            "personal": {"mail address": 4},
+            "conflicts": 2,
             "splits": {"sft": {"train": 500, "validation": 50, "test": 270}, "preference": {"train": 120, "test": 100}},
             "slices": {"seen": 150, "new_home": 60, "new_phrasing": 60},
             "license": "CC-BY-4.0",

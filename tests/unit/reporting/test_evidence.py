@@ -45,10 +45,10 @@ def test_all_stages_that_have_not_run_are_named_at_once_with_the_remedy(workspac
 
 def test_lengths_count_the_tokens_that_were_trained_on(workspace: Path) -> None:
     tables = {
-        "sft": {"input_ids": [[1, 2, 3], [1]]},
-        "preference": {"prompt_ids": [[1, 2]], "chosen_ids": [[3]], "rejected_ids": [[3, 4, 5]]},
+        paths.FORMATTED / "sft": {"input_ids": [[1, 2, 3], [1]]},
+        paths.REFERENCE: {"prompt_ids": [[1, 2]], "chosen_ids": [[3]], "rejected_ids": [[3, 4, 5]]},
     }
-    for kind, columns in tables.items():
-        (paths.FORMATTED / kind).mkdir(parents=True)
-        pq.write_table(pa.table(columns), paths.FORMATTED / kind / "train.parquet")
+    for folder, columns in tables.items():
+        folder.mkdir(parents=True)
+        pq.write_table(pa.table(columns), folder / "train.parquet")
     assert {name: list(lengths) for name, lengths in evidence.lengths().items()} == {"supervised": [3, 1], "preference": [5]}

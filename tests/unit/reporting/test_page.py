@@ -69,9 +69,10 @@ def test_it_shows_every_picture(written: str) -> None:
     assert re.findall(r"\]\((figures/\w+\.png)\)", written) == [f"figures/{name}.png" for name in page.FIGURES.values()]
 
 
-def test_it_tells_what_was_refused(written: str) -> None:
-    assert "Read 1,000 records, kept 970, refused 30." in written
-    assert "| duplicate | 25 |" in written
+def test_it_tells_what_was_rejected_or_changed_and_why(written: str) -> None:
+    assert "Read 1,000 records, kept 970, of which 3 were changed, rejected 30. 2 prompts have several answers." in written
+    for row in ("| duplicate | 25 |", "| personal data masked | 3 |", "| mail address | 4 |"):
+        assert row in written
 
 
 def test_it_says_who_made_each_stage(written: str) -> None:

@@ -9,7 +9,7 @@ from finetune.config.schema import DpoAdapter, Lora
 from finetune.training import settings
 from tests.conftest import composed
 
-OURS = {"method", "beta", "rpo_alpha", "max_steps", "warmup_ratio"}  # not handed on under their own names
+OURS = {"method", "beta", "rpo_alpha", "max_steps", "warmup_ratio", "guards", "packing"}  # not handed on under their own names
 
 
 def test_every_training_setting_is_handed_on(tmp_path: Path) -> None:

@@ -1,0 +1,247 @@
+"""A chunk of a source → what each of its rows comes to: a line to be written, or the rule that it broke; and what compares it with others.
+
+All that looks at one record alone happens here, in whichever process; what compares records gets numbers.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.config.data import Quality
+from finetune.data import likeness, personal, rules, shingles
+from finetune.data.forms import Dialogue, Label, Pair, Unusable, convert
+from finetune.data.reading import Chunk, Fault, decode
+from finetune.data.records import Conversation, Message, Preference, content_id, fraction
+from finetune.data.shingles import Ragged
+
+SLICE = "all"  # of your own records; the embedded ones have three
+GIVEN = "given"  # how a pair came about that a file holds
+OPENING = 3  # words of a prompt that say what kind of prompt it is, so that a choice can take of every kind
+
+
+class Kind(IntEnum):
+    """What a record is for."""
+
+    SFT = 0
+    PREFERENCE = 1
+    LIKED = 2
+    DISLIKED = 3
+
+
+class Split(IntEnum):
+    """Where a record goes; of two that are alike the one with the smaller number stays."""
+
+    TEST = 0
+    VALIDATION = 1
+    TRAIN = 2
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How the rows of one source are examined."""
+
+    name: str
+    form: str
+    fields: Mapping[str, str]
+    group: str | None
+    system: str | None
+    validation: float
+    test: float
+    quality: Quality
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A record that was left out or changed: its place, the rule, and its text, in which personal data is masked."""
+
+    source: str
+    line: int
+    rule: str
+    sha256: str
+    text: str
+
+    def row(self) -> dict[str, Any]:
+        """A line of data/prepared/rejected.jsonl."""
+        return {"source": self.source, "line": self.line, "rule": self.rule, "sha256": self.sha256, "text": self.text}
+
+
+@dataclass
+class Examined:
+    """What the rows of a chunk came to; arrays have one entry for each record that every rule lets pass."""
+
+    source: str
+    read: int = 0
+    lines: list[bytes] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    kinds: list[int] = field(default_factory=list)
+    splits: list[int] = field(default_factory=list)
+    contents: list[int] = field(default_factory=list)
+    prompts: list[int] = field(default_factory=list)
+    mirrors: list[int] = field(default_factory=list)
+    """Of a pair the content of its opposite, chosen and rejected exchanged; else 0."""
+    openings: list[int] = field(default_factory=list)
+    worth: list[float] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    changed: list[Rejected] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    personal: Counter[str] = field(default_factory=Counter)
+    bands: NDArray[np.uint32] | None = None
+    runs: Ragged | None = None
+    """Runs of words of the prompt, then of the answer, of each record."""
+    texts: list[tuple[str, str]] = field(default_factory=list)
+
+
+def examine(chunk: Chunk, manner: Manner) -> Examined:
+    """Decode a chunk, bring its rows into records and apply the rules."""
+    found = Examined(manner.name)
+    for row in decode(chunk):
+        found.read += 1
+        if isinstance(row, Fault):
+            _malformed(found, row.number, row.rule, row.message, row.raw)
+            continue
+        try:
+            said = convert(manner.form, row.value, manner.fields, manner.group)
+        except Unusable as reason:
+            _malformed(found, row.number, reason.rule, reason.message, row.value)
+            continue
+        _take(found, row.number, said, manner)
+    compare(found, manner.quality)
+    return found
+
+
+def compare(found: Examined, quality: Quality) -> None:
+    """Add what the records are compared by, and forget their texts."""
+    if quality.near_duplicates is not None and found.texts:
+        found.bands = likeness.bands([f"{prompt}\n{answer}" for prompt, answer in found.texts])
+    if quality.contamination is not None:
+        found.runs = shingles.words([part for parts in found.texts for part in parts])
+    found.texts = []
+
+
+def _take(found: Examined, number: int, said: Dialogue | Pair | Label, manner: Manner) -> None:
+    """Apply the rules to one record, and keep it or write down why not."""
+    given = said.messages if isinstance(said, Dialogue) else said.prompt
+    messages = given if manner.system is None or (given and given[0]["role"] == "system") else [_system(manner.system), *given]
+    after = [said.chosen, said.rejected] if isinstance(said, Pair) else [said.answer] if isinstance(said, Label) else []
+    judged = apply(found, number, messages, after, manner.quality)
+    if judged is None:
+        return
+    messages, after = judged
+    if isinstance(said, Dialogue):
+        *prompt, last = messages
+        record = Conversation(SLICE, found.source, tuple(prompt), last["content"])
+        split = _split(prompt, last["content"], said.group, manner.test, manner.validation)
+        keep(found, number, Kind.SFT, record.row(), prompt, last["content"], split)
+    elif isinstance(said, Pair):
+        chosen, rejected = after
+        pair = Preference(SLICE, found.source, GIVEN, tuple(messages), chosen, rejected)
+        keep_pair(found, number, pair, _split(messages, chosen, said.group, manner.test))
+    else:
+        (answer,) = after
+        kind = Kind.LIKED if said.liked else Kind.DISLIKED
+        keep(
+            found, number, kind, {"prompt": messages, "answer": answer}, messages, answer, _split(messages, answer, said.group, manner.test)
+        )
+
+
+def apply(
+    found: Examined, number: int, messages: Sequence[Message], after: Sequence[str], quality: Quality
+) -> tuple[list[Message], list[str]] | None:
+    """Return the messages, and the answers that come after them, as the rules let them pass; None if they don't, which is written down."""
+    texts, answers = rules.texts_of(messages)
+    learned = range(len(texts), len(texts) + len(after)) if after else answers
+    verdict = rules.judge([*texts, *after], learned, quality)
+    found.personal.update(verdict.personal)
+    if verdict.rule is not None:
+        found.rejected.append(rejected(found.source, number, verdict.rule, [*texts, *after]))
+        return None
+    if verdict.changed is None:
+        return list(messages), list(after)
+    found.changed.append(rejected(found.source, number, verdict.changed, [*texts, *after]))
+    changed = [{**message, "content": text} for message, text in zip(messages, verdict.texts, strict=False)]
+    return changed, list(verdict.texts[len(texts) :])
+
+
+def keep(found: Examined, number: int, kind: Kind, row: dict[str, Any], prompt: Sequence[Message], answer: str, split: Split) -> None:
+    """Add a record that every rule lets pass."""
+    asked = "\n\n".join(message["content"] for message in prompt if message["role"] != "system")
+    found.lines.append(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+    found.numbers.append(number)
+    found.kinds.append(kind)
+    found.splits.append(split)
+    found.contents.append(_number([list(prompt), answer]))
+    found.prompts.append(_number(list(prompt)))
+    found.mirrors.append(0)
+    found.openings.append(_number((asked or answer).lower().split(maxsplit=OPENING)[:OPENING]))
+    found.worth.append(rules.worth(answer))
+    found.texts.append((asked, answer))
+
+
+def keep_pair(found: Examined, number: int, pair: Preference, split: Split) -> None:
+    """Add a pair that every rule lets pass; its answers are compared together."""
+    keep(found, number, Kind.PREFERENCE, pair.row(), pair.prompt, f"{pair.chosen}\n{pair.rejected}", split)
+    answers = (pair.chosen, pair.rejected)
+    found.contents[-1], found.mirrors[-1] = (_number([list(pair.prompt), *both]) for both in (answers, answers[::-1]))
+
+
+def parts(line: bytes) -> tuple[str, str]:
+    """The prompt and the answer that a line holds, as records are compared by them."""
+    row = json.loads(line)
+    messages = row["messages"][:-1] if "messages" in row else row["prompt"]
+    answers = (
+        row["messages"][-1:]
+        if "messages" in row
+        else [*row["chosen"], *row["rejected"]]
+        if "chosen" in row
+        else [{"content": row["answer"]}]
+    )
+    asked = "\n\n".join(message["content"] for message in messages if message["role"] != "system")
+    return asked, "\n".join(message["content"] for message in answers)
+
+
+def rejected(source: str, number: int, rule: str, texts: Sequence[str]) -> Rejected:
+    """Write down a record that is left out or changed."""
+    whole = "\n".join(texts)
+    digest = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()
+    return Rejected(source, number, rule, digest, personal.masked(whole)[0].encode("utf-8", "replace").decode())
+
+
+def _split(prompt: Sequence[Message], answer: str, group: str | None, test: float, validation: float = 0.0) -> Split:
+    place = fraction(content_id(_asked(prompt, answer) if group is None else group))
+    return Split.TEST if place < test else Split.VALIDATION if place < test + validation else Split.TRAIN
+
+
+def _number(content: Any) -> int:
+    """The content's id as a number of 64 bits, for arrays."""
+    return int(content_id(content), 16)
+
+
+def _asked(prompt: Sequence[Message], answer: str) -> str:
+    """What decides the split of a record without a group: the first thing that the user says; a text without a prompt decides itself."""
+    return next((message["content"] for message in prompt if message["role"] == "user"), answer)
+
+
+def _malformed(found: Examined, number: int, rule: str, message: str, raw: Any) -> None:
+    """Write down a row that is no record."""
+    text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw if isinstance(raw, str) else _shown(raw)
+    found.rejected.append(rejected(found.source, number, rule, [text]))
+    found.faults.append(f"{found.source}:{number}: {message}")
+
+
+def _shown(value: Any) -> str:
+    """A value of any type as text; what JSON does not know as Python writes it."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except RecursionError:  # read at one depth of calls, written at a greater one
+        return "(nested too deeply to be written)"
+
+
+def _system(text: str) -> Message:
+    return {"role": "system", "content": text}

@@ -1,0 +1,51 @@
+"""Personal data is found by its form, and what only looks like it is left alone."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.data import personal
+
+FOUND = {
+    "mail address": ["ann.lee+news@example.co.uk", "write to A_b@mail.example.org."],
+    "telephone number": ["+44 20 7946 0958", "+1-202-555-0143", "(202) 555-0143", "202-555-0143", "+49 (0)30 901820 12"],
+    "card number": ["4111 1111 1111 1111", "4111111111111111", "5500-0055-5555-5559"],
+    "key": ["sk-" + "a1B2" * 6, "AKIA" + "ABCD" * 4, "ghp_" + "a" * 36, "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJlMTIz"],
+    "private key": ["-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----"],
+}
+LEFT_ALONE = [
+    "in 2026, 1,234,567 people",
+    "version 3.12.4, build 20261126",
+    "4111 1111 1111 1112",  # Luhn's digit is wrong
+    "3.14159265358979323846",
+    "from 10:00 to 12:30 on 2026-11-26",
+    "@property and user@",
+    "1 2 3 4 5 6 7 8 9",
+    "sk-learn and AKIA",
+]
+
+
+@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in FOUND.items() for text in texts])
+def test_each_kind_is_found_and_masked(kind: str, text: str) -> None:
+    masked, kinds = personal.masked(f"before {text} after")
+    assert kinds == [kind]
+    assert masked.startswith("before ")
+    assert masked.endswith(" after")
+    assert f"[{kind}]" in masked
+    assert not any(part in masked for part in text.split() if len(part) > 9 and part.isalnum())
+
+
+@pytest.mark.parametrize("text", LEFT_ALONE)
+def test_what_only_looks_like_it_is_left_alone(text: str) -> None:
+    assert personal.masked(text) == (text, [])
+
+
+@given(st.text())
+def test_masking_twice_changes_nothing_more(text: str) -> None:
+    once, _ = personal.masked(text)
+    assert personal.masked(once)[0] == once
+
+
+def test_luhn_knows_its_digit() -> None:
+    assert personal.luhn("79927398713")
+    assert not any(personal.luhn(f"7992739871{digit}") for digit in "012456789")
