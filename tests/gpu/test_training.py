@@ -119,6 +119,14 @@ def test_two_runs_on_one_card_write_the_same_bytes(tmp_path: Path, loader: str) 
     assert written[0] == written[1]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_packed_rows_are_not_mixed_and_learn(tmp_path: Path, dtype: str) -> None:
+    run(tmp_path, f"model.dtype={dtype}", "train.packing=true")
+    report = json.loads((tmp_path / paths.metrics("train")).read_text())
+    assert report["packing"]["rows"] < report["records"] / 2
+    assert report["steps"][-1]["loss"] < report["steps"][0]["loss"]
+
+
 def test_an_8_bit_optimizer_trains(tmp_path: Path) -> None:
     run(tmp_path, "model.dtype=bfloat16", "train=qlora", "train.optim=adamw_8bit", "dpo.optim=adamw_8bit", "train.num_train_epochs=4")
     assert_learned(tmp_path, 0.02)

@@ -44,6 +44,24 @@ def test_the_report_has_what_the_metrics_are_read_from(formatted: Path) -> None:
     assert set(report["steps"][0]) == {"step", "epoch", "loss", "learning_rate", "grad_norm"}
 
 
+def test_packed_records_train_in_fewer_steps_and_the_fill_is_reported(formatted: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        train.main(composed("experiment=tiny", "train.packing=true"))
+    report = json.loads(paths.metrics("train").read_text())
+    packed = report["packing"]
+    assert report["records"] == 24
+    assert packed["rows"] < 24
+    assert packed["records_per_row"] == 24 / packed["rows"]
+    assert 0 < packed["fill"] <= 1
+    assert "packed 24 records into" in caplog.text
+
+    train.main(composed("experiment=tiny"))
+    unpacked = json.loads(paths.metrics("train").read_text())
+    assert "packing" not in unpacked
+    assert unpacked["steps_total"] >= report["steps_total"]
+    assert unpacked["supervised_tokens"] == report["supervised_tokens"]
+
+
 def test_each_layer_has_an_adapter_that_moved(formatted: Path) -> None:
     train.main(composed("experiment=tiny"))
     weights = load_file(paths.TRAIN / adapters.WEIGHTS)

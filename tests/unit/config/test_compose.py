@@ -75,6 +75,7 @@ def test_all_refused_settings_are_named_at_once(project: Path) -> None:
         "train.r: found 0, expected greater than or equal to 1",
         "train.lora_alpha: found 0, expected greater than or equal to 1",
         "train.lora_dropout: found 2, expected less than 1",
+        "train.max_length: found 1.5, expected a valid integer",
         "train.rr: unknown key; did you mean train.r?",
         "dpo.learning_rate: found -1, expected greater than 0",
     ]
@@ -101,6 +102,17 @@ def test_all_refused_settings_are_named_at_once(project: Path) -> None:
         (
             ["model.loader=unsloth", "model.device=cpu"],
             "model.loader: found 'unsloth' with model.device=cpu, expected model.device=cuda, all that it runs on",
+        ),
+        (
+            ["train.packing=true", "model.loader=unsloth", "model.device=cuda"],
+            (
+                "train.packing: found true with model.loader=unsloth, expected false: its attention makes no mask of restarted positions, "
+                "so records would see each other; set model.loader=transformers"
+            ),
+        ),
+        (
+            ["train.packing=true", "train.max_length=100"],
+            "train.max_length: found 100 with train.packing=true, expected at least format.max_length=256, what a record may have",
         ),
     ],
 )
