@@ -1,7 +1,9 @@
 """`finetune …`: what it prints, and what it says when something is wrong."""
 
+import logging
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,14 @@ from finetune import cli, environment, paths
 from finetune.config import compose
 from finetune.errors import ConfigError, FinetuneError, SetupError
 from tests.conftest import ROOT
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """The root logger's handlers are the process's again: check logs to an output that is gone after the test."""
+    before = logging.root.handlers[:]
+    yield
+    logging.root.handlers[:] = before
 
 
 @pytest.fixture
