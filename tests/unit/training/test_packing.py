@@ -101,7 +101,7 @@ def learned(built: supervised.Supervised, records: Dataset) -> tuple[float, dict
     built.model.zero_grad()  # type: ignore[union-attr]  # a model by now
     tokens = (batch["labels"][:, 1:] != -100).sum()
     loss: torch.Tensor = built.compute_loss(built.model, batch, num_items_in_batch=tokens)  # type: ignore[arg-type]
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     gradients = {name: weight.grad.clone() for name, weight in built.model.named_parameters() if weight.grad is not None}  # type: ignore[union-attr]
     return float(loss.detach()), gradients
 
