@@ -219,6 +219,8 @@ class _Settling:
         places = self.gathering.column("source")
         training = self.alive & (self.split == Split.TRAIN)
         counts = np.bincount(places[training], minlength=len(sources))
+        caps = [source.max_records if source.max_records is not None else len(training) for source in sources]
+        counts = np.minimum(counts, caps)
         weights = {place: source.weight for place, source in enumerate(sources) if source.weight is not None and counts[place]}
         size = min((counts[place] / weight for place, weight in weights.items()), default=0.0)
         for place, source in enumerate(sources):

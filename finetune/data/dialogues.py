@@ -10,7 +10,7 @@ from typing import Any
 from finetune.data.records import Message
 from finetune.data.turns import Names, Unusable, alternating, kind, missing, optional, shown, side, text, turns
 
-LABELS = {"true": True, "false": False, "1": True, "0": False}  # as CSV has them
+LABELS = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False, "yes": True, "no": False}  # as CSV has them
 SPOKEN = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
 SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 
@@ -167,7 +167,7 @@ def liked(value: Any) -> bool | None:
     """Whether a label says yes; None if it says neither yes nor no."""
     if isinstance(value, str):
         return LABELS.get(value.strip().lower())
-    return bool(value) if isinstance(value, int) and value in (0, 1) else None
+    return bool(value) if isinstance(value, int | float) and value in (0, 1) else None
 
 
 def _pair(prompt: list[Message], chosen: Message, rejected: Message) -> Pair:

@@ -5,9 +5,10 @@ All that looks at one record alone happens here, in whichever process; what comp
 
 import hashlib
 import json
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
@@ -177,7 +178,7 @@ def keep(found: Examined, number: int, kind: Kind, row: dict[str, Any], prompt: 
     found.kinds.append(kind)
     found.splits.append(split)
     found.contents.append(_number([list(prompt), answer]))
-    found.prompts.append(_number(list(prompt)))
+    found.prompts.append(_number(list(prompt)) if asked else found.contents[-1])  # plain texts ask nothing, so they share no prompt
     found.mirrors.append(0)
     found.openings.append(_number((asked or answer).lower().split(maxsplit=OPENING)[:OPENING]))
     found.worth.append(rules.worth(answer))
@@ -229,16 +230,41 @@ def _asked(prompt: Sequence[Message], answer: str) -> str:
 
 
 def _malformed(found: Examined, number: int, rule: str, message: str, raw: Any) -> None:
-    """Write down a row that is no record."""
-    text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw if isinstance(raw, str) else _shown(raw)
-    found.rejected.append(rejected(found.source, number, rule, [text]))
+    """Write down a row that is no record; its texts are masked as they are, not as JSON writes them."""
+    if isinstance(raw, bytes | str):
+        text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
+        unescaped = ESCAPED.sub(_unescaped, text)
+        masked = unescaped if personal.masked(unescaped)[1] else text
+    else:
+        text, masked = _shown(raw), _shown(raw, _masked)
+    whole = rejected(found.source, number, rule, [text])
+    found.rejected.append(replace(whole, text=personal.masked(masked)[0].encode("utf-8", "replace").decode()))
     found.faults.append(f"{found.source}:{number}: {message}")
 
 
-def _shown(value: Any) -> str:
-    """A value of any type as text; what JSON does not know as Python writes it."""
+ESCAPED = re.compile(r"\\(?:u(?![dD][89a-fA-F])([0-9a-fA-F]{4})|([nrt/]))")  # halves of surrogate pairs are no characters
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    """What a JSON escape stands for: a pattern looks for the characters themselves."""
+    return chr(int(match[1], 16)) if match[1] else {"n": "\n", "r": "\r", "t": "\t", "/": "/"}[match[2]]
+
+
+def _masked(value: Any) -> Any:
+    """A value with personal data masked in each of its texts."""
+    if isinstance(value, str):
+        return personal.masked(value)[0]
+    if isinstance(value, list):
+        return [_masked(one) for one in value]
+    if isinstance(value, dict):
+        return {_masked(name): _masked(one) for name, one in value.items()}
+    return value
+
+
+def _shown(value: Any, change: Callable[[Any], Any] = lambda value: value) -> str:
+    """A value of any type as text, changed before; what JSON does not know as Python writes it."""
     try:
-        return json.dumps(value, ensure_ascii=False, default=str)
+        return json.dumps(change(value), ensure_ascii=False, default=str)
     except RecursionError:  # read at one depth of calls, written at a greater one
         return "(nested too deeply to be written)"
 

@@ -93,16 +93,19 @@ def _manner(source: Source, settings: Files, setting: str, chunks: Iterator[Chun
 
 
 def pair_labels(gathering: Gathering, quality: Quality) -> None:
-    """Add a pair for each liked and each disliked answer to one prompt, in the order of the files; labels that stay alone are rejected."""
-    kind, prompt = gathering.column("kind"), gathering.column("prompt")
-    answers: dict[int, tuple[list[int], list[int]]] = {}
+    """Add a pair for each liked and each disliked answer to one prompt, in the order of the files; labels that stay alone are rejected.
+
+    Labels of two groups may lie in two splits, and are no pair then.
+    """
+    kind, prompt, split = (gathering.column(name) for name in ("kind", "prompt", "split"))
+    answers: dict[tuple[int, int], tuple[list[int], list[int]]] = {}
     for record in np.flatnonzero((kind == Kind.LIKED) | (kind == Kind.DISLIKED)).tolist():
-        answers.setdefault(int(prompt[record]), ([], []))[int(kind[record] == Kind.DISLIKED)].append(record)
+        answers.setdefault((int(prompt[record]), int(split[record])), ([], []))[int(kind[record] == Kind.DISLIKED)].append(record)
     couples = sorted(couple for liked, disliked in answers.values() for couple in zip(liked, disliked, strict=False))
     paired = {record for couple in couples for record in couple}
     alone = sorted(record for both in answers.values() for records in both for record in records if record not in paired)
     gathering.drop(alone, ALONE)
-    source, number, split = (gathering.column(name) for name in ("source", "number", "split"))
+    source, number = gathering.column("source"), gathering.column("number")
     found: dict[str, Examined] = {}
     for liked, disliked in couples:
         chosen, rejected = (json.loads(line) for line in gathering.some_lines([liked, disliked]))

@@ -187,6 +187,8 @@ def _fits(form: Form, row: dict[str, Any], names: Names) -> bool:
             return _has_turns(values[0], names)
         case "transcripts":
             return all(dialogues.SPOKEN.match(value) if isinstance(value, str) else _has_turns(value, names) for value in values)
+        case "prompt_completion" if row.get("label") is not None:
+            return False  # a disliked answer is nothing to learn
         case "kto" if dialogues.liked(row.get("label")) is None:
             return False
     return all(isinstance(value, str) or _has_turns(value, names) for value in values)

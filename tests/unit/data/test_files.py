@@ -160,6 +160,57 @@ def test_labels_become_pairs_where_a_prompt_has_both(compose: Compose, cfg: Conf
     assert [(row["line"], row["rule"]) for row in splits["rejected"]] == [(121, "label without its opposite")]
 
 
+def test_labels_of_two_groups_in_two_splits_are_no_pair(compose: Compose, cfg: Config) -> None:
+    write("records.jsonl", records(60))
+    labels = [
+        {"prompt": f"Rate {n}.", "completion": f"{word} {n}", "label": word == "good", "user": f"{word} {n}"}
+        for n in range(60)
+        for word in ("good", "bad")
+    ]
+    write("labels.jsonl", labels)
+    splits = prepared(compose("data=files", "data.test=0.5", sources("path: records.jsonl", "path: labels.jsonl, group: user")))
+    made = splits["preference/train"] + splits["preference/test"]
+    alone = [row["line"] for row in splits["rejected"] if row["rule"] == "label without its opposite"]
+    assert 10 < len(made) < 50
+    assert len(alone) == 2 * (60 - len(made))
+
+
+def test_plain_texts_have_no_prompt_that_could_be_in_conflict(compose: Compose, cfg: Config) -> None:
+    write("texts.jsonl", [{"text": f"The text number {n} says {n * n} and no more."} for n in range(60)])
+    write("preferences.jsonl", pairs(60))
+    with gathered(compose("data=files", sources("path: texts.jsonl", "path: preferences.jsonl"))) as (_, kept):
+        assert kept.conflicts == 0
+
+
+def test_a_weight_counts_what_the_cap_leaves(compose: Compose, cfg: Config) -> None:
+    write("a.jsonl", records(400))
+    write("b.jsonl", records(400, start=1000))
+    write("preferences.jsonl", pairs(60))
+    given = ("path: a.jsonl, weight: 1, max_records: 20", "path: b.jsonl, weight: 1", "path: preferences.jsonl")
+    splits = prepared(compose("data=files", sources(*given)))
+    assert [sum(row["source"] == f"data/raw/{name}.jsonl" for row in splits["sft/train"]) for name in "ab"] == [20, 20]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"instruction": "a", "input": "call\\t415-555-2672\\nsk-abcdefghijklmnopqrstuvwxyz012345", "output": ""}',
+        '{"instruction": "a", "input": "write to bob\\u0040example.com or\\n415-555-2672", "output": ',
+    ],
+    ids=["a field is empty", "no JSON"],
+)
+def test_personal_data_of_a_row_that_is_no_record_is_masked_too(compose: Compose, cfg: Config, row: str) -> None:
+    write("records.jsonl", records(60))
+    write("preferences.jsonl", pairs(60))
+    with Path("data/raw/records.jsonl").open("a", encoding="utf-8") as file:
+        file.write(row + "\n")
+    splits = prepared(compose("data=files", "data.quality.malformed=drop", sources("path: records.jsonl", "path: preferences.jsonl")))
+    (found,) = splits["rejected"]
+    assert "[telephone number]" in found["text"]
+    for secret in ("415", "sk-abc", "bob"):
+        assert secret not in found["text"]
+
+
 def test_weights_bring_sources_to_their_shares_and_caps_hold(compose: Compose, cfg: Config) -> None:
     write("a.jsonl", records(400))
     write("b.jsonl", records(400, start=1000))

@@ -90,7 +90,10 @@ def test_transcripts_share_all_but_the_last_answer() -> None:
     assert convert("transcripts", turns) == Pair([USER], "Hello.", "Go.")
 
 
-@pytest.mark.parametrize(("label", "liked"), [(True, True), (False, False), ("true", True), ("False", False), ("1", True), (0, False)])
+@pytest.mark.parametrize(
+    ("label", "liked"),
+    [(True, True), (False, False), ("true", True), ("False", False), ("1", True), (0, False), ("Yes", True), (0.0, False)],
+)
 def test_a_label_is_true_or_false_as_csv_has_it_too(label: Any, liked: bool) -> None:
     assert convert("kto", {"prompt": "Hi", "completion": [ASSISTANT], "label": label}) == Label([USER], "Hello.", liked)
 
@@ -310,7 +313,7 @@ def test_a_few_broken_rows_have_no_say() -> None:
         ([7], "no form fits, expected records of one form; the first is 7"),
         ([], "no form fits, expected records of one form; the first is null"),
         ([EXAMPLES["messages"] | EXAMPLES["alpaca"]], "it can be alpaca or messages, expected"),
-        ([EXAMPLES["kto"], EXAMPLES["kto"] | {"label": "good"}], "it can be prompt_completion or kto, expected"),
+        ([EXAMPLES["kto"], EXAMPLES["kto"] | {"label": "good"}], "kto fits 1 of its first 2 records, which is not most of them"),
         (
             [EXAMPLES["alpaca"], 7],
             "alpaca fits 1 of its first 2 records, which is not most of them, expected records of one form; one that it does not fit is 7",

@@ -7,11 +7,14 @@ from hypothesis import strategies as st
 from finetune.data import personal
 
 FOUND = {
-    "mail address": ["ann.lee+news@example.co.uk", "write to A_b@mail.example.org."],
+    "mail address": ["ann.lee+news@example.co.uk", "write to A_b@mail.example.org.", "élodie@example.fr", "bob@münchen.de"],
     "telephone number": ["+44 20 7946 0958", "+1-202-555-0143", "(202) 555-0143", "202-555-0143", "+49 (0)30 901820 12"],
     "card number": ["4111 1111 1111 1111", "4111111111111111", "5500-0055-5555-5559"],
     "key": ["sk-" + "a1B2" * 6, "AKIA" + "ABCD" * 4, "ghp_" + "a" * 36, "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJlMTIz"],
-    "private key": ["-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----"],
+    "private key": [
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----",
+        "-----BEGIN PGP PRIVATE KEY BLOCK-----\nlQOYBF\n-----END PGP PRIVATE KEY BLOCK-----",
+    ],
 }
 LEFT_ALONE = [
     "in 2026, 1,234,567 people",
@@ -38,6 +41,14 @@ def test_each_kind_is_found_and_masked(kind: str, text: str) -> None:
 @pytest.mark.parametrize("text", LEFT_ALONE)
 def test_what_only_looks_like_it_is_left_alone(text: str) -> None:
     assert personal.masked(text) == (text, [])
+
+
+def test_a_card_number_is_found_before_other_digits() -> None:
+    assert personal.masked("4111 1111 1111 1111 123 12/26") == ("[card number] 123 12/26", ["card number"])
+
+
+def test_a_private_key_without_its_end_takes_all_that_follows() -> None:
+    assert personal.masked("mine: -----BEGIN RSA PRIVATE KEY-----\nMIIEow\nabc") == ("mine: [private key]", ["private key"])
 
 
 @given(st.text())
