@@ -204,13 +204,13 @@ class _Settling:
         return sorted(found)
 
     def contaminating(self, threshold: float) -> list[likeness.Twin]:
-        """Training records that hold a held-out one of their kind."""
+        """Training records that hold a held-out one of their kind, and pairs that hold a held-out record."""
         work = progress(self.gathering.runs_of_training(), "comparing training with what is held out", unit="chunks")
         twins = likeness.contaminating(self.gathering.runs_held_out(), work, threshold, self.gathering.texts)
         left = {
             twin.record: twin
             for twin in reversed(twins)
-            if self.alive[twin.record] and self.alive[twin.like] and self.kind[twin.record] == self.kind[twin.like]
+            if self.alive[twin.record] and self.alive[twin.like] and self.kind[twin.like] in (Kind.SFT, self.kind[twin.record])
         }
         return [left[record] for record in sorted(left)]
 

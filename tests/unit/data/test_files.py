@@ -275,6 +275,18 @@ def test_training_records_that_hold_test_records_go_or_stop_the_run(compose: Com
         prepared(compose("data=files", plain, "data.quality.contaminated=refuse"))
 
 
+def test_a_pair_that_holds_a_held_out_record_goes(compose: Compose, cfg: Config) -> None:
+    asked = [f"Tell me in one sentence what the number {n} is made of when it is taken apart" for n in range(60)]
+    answers = [f"The number {n} is made of {n} ones that stand beside each other and of nothing else" for n in range(60)]
+    write("records.jsonl", [{"instruction": one, "output": other} for one, other in zip(asked, answers, strict=True)])
+    told = [{"prompt": f"{one}.", "chosen": other, "rejected": "No."} for one, other in zip(asked, answers, strict=True)]
+    write("preferences.jsonl", [*told, *pairs(60)])
+    splits = prepared(compose("data=files", "data.quality.near_duplicates=null", "data.test=0.3"))
+    held_out = {row["messages"][0]["content"] for split in ("validation", "test") for row in splits[f"sft/{split}"]}
+    assert held_out
+    assert not held_out & {row["prompt"][0]["content"].removesuffix(".") for row in splits["preference/train"]}
+
+
 def test_malformed_rows_of_all_sources_stop_the_run_together(cfg: Config) -> None:
     write("records.jsonl", [*records(60), {"instruction": "x"}])
     write("preferences.jsonl", [*pairs(60), {"prompt": "", "chosen": "a", "rejected": "b"}])
