@@ -127,7 +127,7 @@ def pairs(found: Sequence[Sampled], settings: OnPolicy) -> list[Pair]:
     raise DataError(
         "the trained model's own answers give too few pairs:",
         [f"{paths.TRAIN}: found {len(made):,} pairs ({asked}), expected at least reference.min_pairs={settings.min_pairs}"],
-        "raise reference.temperature or reference.samples, keep more prompts for it (data.pool), or set reference=default: the given pairs",
+        "raise reference.temperature or reference.samples, add pairs, whose prompts it is asked, or set reference=default: the given pairs",
     )
 
 
