@@ -8,7 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
@@ -24,6 +24,7 @@ from finetune.data.shingles import Ragged
 
 SLICE = "all"  # of your own records; the embedded ones have three
 GIVEN = "given"  # how a pair came about that a file holds
+ESCAPED = re.compile(r"\\(?:u(?![dD][89a-fA-F])([0-9a-fA-F]{4})|([nrt/]))")  # in JSON; halves of surrogate pairs are no characters
 OPENING = 3  # words of a prompt that say what kind of prompt it is, so that a choice can take of every kind
 
 
@@ -207,11 +208,12 @@ def parts(line: bytes) -> tuple[str, str]:
     return asked, "\n".join(message["content"] for message in answers)
 
 
-def rejected(source: str, number: int, rule: str, texts: Sequence[str]) -> Rejected:
-    """Write down a record that is left out or changed."""
+def rejected(source: str, number: int, rule: str, texts: Sequence[str], masked: str | None = None) -> Rejected:
+    """Write down a record that is left out or changed. masked: its text without personal data, where the patterns would not see it all."""
     whole = "\n".join(texts)
     digest = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()
-    return Rejected(source, number, rule, digest, personal.masked(whole)[0].encode("utf-8", "replace").decode())
+    shown = personal.masked(whole)[0] if masked is None else masked
+    return Rejected(source, number, rule, digest, shown.encode("utf-8", "replace").decode())
 
 
 def _split(prompt: Sequence[Message], answer: str, group: str | None, test: float, validation: float = 0.0) -> Split:
@@ -233,16 +235,12 @@ def _malformed(found: Examined, number: int, rule: str, message: str, raw: Any) 
     """Write down a row that is no record; its texts are masked as they are, not as JSON writes them."""
     if isinstance(raw, bytes | str):
         text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
-        unescaped = ESCAPED.sub(_unescaped, text)
-        masked = unescaped if personal.masked(unescaped)[1] else text
+        unescaped, kinds = personal.masked(ESCAPED.sub(_unescaped, text))
+        masked = unescaped if kinds else None
     else:
-        text, masked = _shown(raw), _shown(raw, _masked)
-    whole = rejected(found.source, number, rule, [text])
-    found.rejected.append(replace(whole, text=personal.masked(masked)[0].encode("utf-8", "replace").decode()))
+        text, masked = _shown(raw), personal.masked(_shown(raw, _masked))[0]
+    found.rejected.append(rejected(found.source, number, rule, [text], masked))
     found.faults.append(f"{found.source}:{number}: {message}")
-
-
-ESCAPED = re.compile(r"\\(?:u(?![dD][89a-fA-F])([0-9a-fA-F]{4})|([nrt/]))")  # halves of surrogate pairs are no characters
 
 
 def _unescaped(match: re.Match[str]) -> str:
