@@ -24,7 +24,7 @@ class Problems(FinetuneError):
 
     def __init__(self, heading: str, problems: Sequence[str], remedy: str = "", unlisted: int = 0) -> None:
         """`unlisted`: how many there are beside `problems`, where they are too many to hold."""
-        self.problems, self.unlisted = list(problems), unlisted
+        self.problems, self.remedy, self.unlisted = list(problems), remedy, unlisted
         self._made_of = heading, self.problems, remedy, unlisted
         shown = [f"  {problem}" for problem in self.problems[:SHOWN]]
         if more := max(len(self.problems) - SHOWN, 0) + unlisted:

@@ -36,11 +36,8 @@ def rehearse(config: Config, megabytes: int) -> tuple[list[FinetuneError], bool]
     refused: list[FinetuneError] = []
     with Gathering() as gathering, tempfile.TemporaryDirectory() as scratch:
         whole = _gathered(gathering, config, megabytes, refused)
-        sources = [] if isinstance(config.data, SmartHome) else config.data.sources
-        try:
-            kept = contract.settle(gathering, config.data.quality, sources, config.prepare)
-        except DataError as error:
-            return [*refused, error], whole
+        kept = contract.settle(gathering, config.data, config.prepare)
+        _try(refused, lambda: contract.refuse_contaminated(gathering, kept, config.data.quality))
         for line in (*contract.told(gathering, kept), *_examples(gathering)):
             log.info("%s", line)
         sizes = kept.sizes(gathering)

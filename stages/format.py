@@ -29,13 +29,12 @@ def main(cfg: Config) -> None:
         for name, kind in formatting.KINDS.items():
             prepared, table = paths.PREPARED / f"{name}.jsonl", folder / f"{name}.parquet"
             counts[name] = formatting.write(prepared, kind, chat, cfg.format, table)
-    seen = {name: count for name, count in counts.items() if count.found}  # a data set may keep no prompts in the pool
 
-    reports = {name: count.report(cfg.format.max_length) for name, count in seen.items()}
+    reports = {name: count.report(cfg.format.max_length) for name, count in counts.items()}
     totals = {what: sum(report[what] for report in reports.values()) for what in ("dropped", "cut")}
     nested = {kind: {name.partition("/")[2]: reports[name] for name in reports if name.startswith(kind)} for kind in ("sft", "preference")}
     outputs.write_json(paths.metrics("format"), {**nested, **totals})
-    outputs.write_text(paths.MASK, mask.page({name: count.samples for name, count in seen.items()}, reports, tokenizer, cfg))
+    outputs.write_text(paths.MASK, mask.page({name: count.samples for name, count in counts.items()}, reports, tokenizer, cfg))
     tracking.artifact(paths.MASK)
     for name, report in reports.items():
         tracking.metrics({f"{name}/{what}": number for what, number in report.items() if what != "histogram"})

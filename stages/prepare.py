@@ -21,10 +21,10 @@ def main(cfg: Config) -> None:
     with Gathering() as gathering:
         if isinstance(cfg.data, SmartHome):
             smart_home.gather(gathering, cfg.seed, cfg.data)
-            kept = contract.settle(gathering, cfg.data.quality, [], cfg.prepare)
         else:
             files.gather(gathering, cfg.data, cfg.prepare.processes)
-            kept = contract.settle(gathering, cfg.data.quality, cfg.data.sources, cfg.prepare)
+        kept = contract.settle(gathering, cfg.data, cfg.prepare)
+        contract.refuse_contaminated(gathering, kept, cfg.data.quality)
         contract.refuse_empty(gathering, kept)
         sizes = kept.sizes(gathering)
         contract.refuse_few(sizes["sft"]["train"], cfg.prepare)

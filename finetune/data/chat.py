@@ -7,10 +7,13 @@ Text becomes ids in pieces, each an added token with what follows it: a fast tok
 between them into ids one by one, so the ids of a text are those of its pieces. What repeats, as a system message, is encoded once.
 """
 
+import json
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any, Literal, cast
 
 from jinja2 import TemplateError
@@ -25,6 +28,8 @@ REMEMBERED = 16_384  # pieces, of some hundred bytes each, before all are forgot
 # what templates that write the date take for today, else each night would give other bytes; Llama 3's own where it knows none
 DAY = datetime(2024, 7, 26, tzinfo=UTC)
 SHOWN = 80  # characters of a text in a message
+THOUGHT = "</think>"  # ends what a model thinks aloud
+SWITCH = re.compile(r"/(?:no_)?think\b")  # in a system message, whether it does
 
 Turns = Literal["all", "last"]
 
@@ -71,13 +76,13 @@ class Tokens:
 
     @property
     def prompt_ids(self) -> list[int]:
-        """What stands before the last answer; everything where there is none."""
-        return self.input_ids[: self.learned[-1][0]] if self.learned else self.input_ids
+        """What stands before the last answer."""
+        return self.input_ids[: self.learned[-1][0]]
 
     @property
     def answer_ids(self) -> list[int]:
         """The last answer with its end token."""
-        return self.input_ids[self.learned[-1][0] :] if self.learned else []
+        return self.input_ids[self.learned[-1][0] :]
 
 
 class Chat:
@@ -92,8 +97,10 @@ class Chat:
         self._template = tokenizer.get_chat_template() if tokenizer.chat_template else None
         self._variables: dict[str, Any] = {**tokenizer.special_tokens_map, "enable_thinking": False, "strftime_now": DAY.strftime}
         added = {number: token for number, token in tokenizer.added_tokens_decoder.items() if token.content}
+        self._added = {number: token.content for number, token in added.items()}
         self._control = _any_of(token.content for token in added.values() if token.special)
         self._pieces: dict[str, list[int]] = {}
+        self._lost: dict[str, str] = {}  # of those that tokens don't keep: what they read back as
 
         # transformers' own way from text to ids, without what it wraps round each text; a class that changes the way is left to it
         own = isinstance(tokenizer, PreTrainedTokenizerFast) and type(tokenizer)._encode_plus is PreTrainedTokenizerFast._encode_plus
@@ -124,11 +131,6 @@ class Chat:
         spans = [self._turn(messages, place, whole) for place in places]
         return Draft(whole[: spans[-1][1]], tuple(spans))
 
-    def prompt(self, messages: Sequence[Message]) -> Draft:
-        """Return a conversation up to the place where the model would speak. Raises as above."""
-        self._refuse_control_tokens(messages)
-        return Draft(self.render(messages, generation=True))
-
     def render(self, messages: Sequence[Message], generation: bool) -> str:
         """Return what apply_chat_template makes of the messages, with the place for an answer where `generation`. Raises as above.
 
@@ -146,14 +148,16 @@ class Chat:
         return cast("tuple[list[str], object]", rendered)[0][0]  # transformers says that it is a str
 
     def encode(self, drafts: Sequence[Draft]) -> list[Tokens | UnusableError]:
-        """Return the token ids of each draft, or why it has none that keep the promise: those of the prompt begin those of the whole."""
+        """Return the token ids of each draft, or why it has none that keep the promises.
+
+        They read back as the text, but for white space and for what Unicode holds to be the same (NFKC); those of a prompt begin those of
+        the whole.
+        """
         cut = [self._cut(draft) for draft in drafts if not draft.plain]
         plain = iter(self._plain([draft.text for draft in drafts if draft.plain]))
         known = self._encoded(piece for texts in cut for pieces in texts for piece in pieces)
         conversations = iter(cut)
-        return [
-            next(plain) if draft.plain else self._masked(draft, [_join(text, known) for text in next(conversations)]) for draft in drafts
-        ]
+        return [next(plain) if draft.plain else self._masked(draft, next(conversations), known) for draft in drafts]
 
     def _turn(self, messages: Sequence[Message], place: int, whole: str) -> tuple[str, int]:
         """The prompt of the answer at a place of the conversation, and where in the whole its end token ends."""
@@ -162,10 +166,8 @@ class Chat:
         with_it = whole if place == len(messages) - 1 else self.render(messages[: place + 1], generation=False)
         if not with_it.startswith(prompt):
             raise UnusableError(self._drift(prompt, with_it))
-        asked = messages[place - 1]
-        if not prompt or (asked["role"] == "user" and not _holds(prompt, asked["content"])):
-            found = f"found {_end(prompt)!r} where the model would speak, expected what the {asked['role']} says before it"
-            raise UnusableError(f"the mask would cover the prompt ({found}); take another model or template")
+        if place == len(messages) - 1:  # the prompts of earlier answers begin this one
+            _refuse_left_out(prompt, before)
         end = self._ended(with_it, len(prompt), answer)
         if not whole.startswith(with_it[:end]):
             at = min(_parted(whole, with_it), len(prompt))
@@ -194,9 +196,11 @@ class Chat:
             f"the chat template writes another answer ({found}), so the mask would be empty; take another model or template"
         )
 
-    def _masked(self, draft: Draft, ids: Sequence[list[int]]) -> Tokens | UnusableError:
-        """The ids of a draft's texts, in the order of `_texts`, as tokens with their mask."""
-        whole, *parts = ids
+    def _masked(self, draft: Draft, cut: Sequence[list[str]], known: dict[str, list[int]]) -> Tokens | UnusableError:
+        """The ids of a draft's texts, in the order of `_cut`, as tokens with their mask."""
+        if self._lost and (lost := next((piece for piece in cut[0] if piece in self._lost), None)):
+            return self._unread(lost, self._lost[lost])
+        whole, *parts = (_join(text, known) for text in cut)
         learned = []
         for (prompt, _), prompt_ids, until_ids in zip(draft.turns, parts[::2], parts[1::2], strict=True):
             if whole[: len(prompt_ids)] != prompt_ids or whole[: len(until_ids)] != until_ids:
@@ -231,9 +235,13 @@ class Chat:
         """The ids of each piece; the same dictionary is used again by the next batch."""
         if len(self._pieces) > REMEMBERED:
             self._pieces.clear()
+            self._lost.clear()
         known = self._pieces
         if new := [piece for piece in dict.fromkeys(pieces) if piece not in known]:
-            known.update(zip(new, self._ids(new, special=False), strict=True))
+            ids = self._ids(new, special=False)
+            known.update(zip(new, ids, strict=True))
+            read = self._texts(ids, special=True)
+            self._lost.update((piece, text) for piece, some, text in zip(new, ids, read, strict=True) if not self._keeps(some, text, piece))
         return known
 
     def _plain(self, texts: list[str]) -> list[Tokens | UnusableError]:
@@ -245,12 +253,20 @@ class Chat:
             problem = UnusableError(f"{self._name}: found no end token in its tokenizer, expected one to put after a plain text")
             return [problem] * len(texts)
         ids = [found if found[-1:] == [end] else [*found, end] for found in self._ids(texts, special=True)]
-        return [Tokens(found, ((0, len(found)),)) for found in ids]
+        return [
+            Tokens(found, ((0, len(found)),)) if self._keeps(found, read, text, special=False) else self._unread(text, read)
+            for text, found, read in zip(texts, ids, self._texts(ids, special=False), strict=True)
+        ]
 
     def _ids(self, texts: list[str], special: bool) -> list[list[int]]:
         if self._backend is None:
             return cast("list[list[int]]", self._tokenizer(texts, add_special_tokens=special)["input_ids"])
         return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=special)]
+
+    def _texts(self, ids: list[list[int]], special: bool) -> list[str]:
+        if self._backend is None:
+            return [str(self._tokenizer.decode(some, skip_special_tokens=not special)) for some in ids]
+        return list(self._backend.decode_batch(ids, skip_special_tokens=not special))
 
     def _refuse_control_tokens(self, messages: Sequence[Message]) -> None:
         for message in messages:
@@ -267,6 +283,29 @@ class Chat:
         if whole.startswith(prompt):
             return f"the answer's beginning becomes one token with the prompt's end ({found}); take white space off the answer's beginning"
         return f"the chat template writes another prompt when an answer follows ({found}); take another model or template"
+
+    def _keeps(self, ids: list[int], read: str, text: str, special: bool = True) -> bool:
+        """Whether ids that read back as one text are those of another; an added token is what it says, because some decoders garble it."""
+        if _reads_as(read, text):
+            return True
+        runs = [(added, list(run)) for added, run in groupby(ids, key=self._added.__contains__)]
+        spelled = (
+            "".join(self._added[one] for one in run if special or one not in self._tokenizer.all_special_ids)
+            if added
+            else self._texts([run], special)[0]
+            for added, run in runs
+        )
+        return _reads_as("".join(spelled), text)
+
+    def _unread(self, text: str, read: str) -> UnusableError:
+        """Why the ids of a text are not that text: by its first characters that they don't read back as."""
+        wanted, got = _close(text), _close(read)
+        parted = _parted(wanted, got)
+        found = f"found {got[parted : parted + SHOWN // 4]!r}, expected {wanted[parted : parted + SHOWN // 4]!r}"
+        return UnusableError(
+            f"the tokenizer of {self._name} does not keep the text: its tokens read back as another ({found}); take another model, or "
+            "take what it does not know out of the text"
+        )
 
     def _text(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids))
@@ -285,9 +324,56 @@ def _join(pieces: Iterable[str], known: dict[str, list[int]]) -> list[int]:
     return ids
 
 
+def _refuse_left_out(prompt: str, messages: Sequence[Message]) -> None:
+    """Refuse a prompt that leaves out what is said before, but for white space."""
+    if _left_out(prompt, messages, lambda text: text) and (message := _left_out(_close(prompt), messages, _close)):
+        found = f"found {_end(prompt)!r} at its end, expected {message['content'][:SHOWN]!r}"
+        raise UnusableError(f"the chat template leaves out what the {message['role']} says ({found}); take another model or template")
+
+
+def _left_out(prompt: str, messages: Sequence[Message], change: Callable[[str], str]) -> Message | None:
+    """The first message that a prompt has not after those before it; a system message may stand anywhere. change: of each text sought."""
+    at = 0
+    for message in messages:
+        start = 0 if message["role"] == "system" else at
+        ends = (place + len(text) for text in map(change, _ways(message)) if (place := prompt.find(text, start)) >= 0)
+        end = next(ends, None)
+        if end is None:
+            return message
+        at = at if message["role"] == "system" else end
+    return None
+
+
+def _ways(message: Message) -> Iterator[str]:
+    """How templates write what is said: as it is, without what was thought aloud before it, without a switch for that, or as JSON."""
+    said = message["content"]
+    yield said
+    if message["role"] == "assistant":
+        yield said.rpartition(THOUGHT)[2]
+    if message["role"] == "system":
+        yield SWITCH.sub("", said)
+    yield json.dumps(said)[1:-1]
+    yield json.dumps(said, ensure_ascii=False)[1:-1]
+
+
+def _reads_as(read: str, text: str) -> bool:
+    """Whether what ids read back as is the text."""
+    return read == text or _plainer(read) == _plainer(text)
+
+
+def _plainer(text: str) -> str:
+    """A text without white space, and with one way to write what Unicode has several for, as tokenizers do."""
+    return _close(unicodedata.normalize("NFKC", text))
+
+
 def _holds(text: str, wanted: str) -> bool:
     """Whether a text is in another, but for white space."""
-    return wanted in text or "".join(wanted.split()) in "".join(text.split())
+    return wanted in text or _close(wanted) in _close(text)
+
+
+def _close(text: str) -> str:
+    """A text without white space."""
+    return "".join(text.split())
 
 
 def _parted(one: Sequence[object], other: Sequence[object]) -> int:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.config.data import Quality, Source
+from finetune.config.data import Files, Quality, SmartHome, Source
 from finetune.config.schema import Prepare
 from finetune.data import likeness
 from finetune.data.examining import Kind, Split
@@ -44,10 +44,11 @@ SPLITS: dict[str, tuple[Kind, Split]] = {
 
 @dataclass(frozen=True)
 class Kept:
-    """The records that stay, as a mask over all that were gathered, and the prompts that have several answers."""
+    """The records that stay, as a mask over all that were gathered; the prompts that have several answers; and who held which others."""
 
     mask: NDArray[np.bool_]
     conflicts: int
+    contaminating: Sequence[likeness.Twin] = ()
 
     def of(self, gathering: Gathering, name: str) -> Places:
         """The records that stay, of one of SPLITS, in order."""
@@ -62,12 +63,9 @@ class Kept:
         }
 
 
-def settle(gathering: Gathering, quality: Quality, sources: Sequence[Source], settings: Prepare) -> Kept:
-    """Decide of every record whether it stays; who goes is written down.
-
-    Raises:
-        DataError: training holds records of the test, and data.quality.contaminated is refuse.
-    """
+def settle(gathering: Gathering, data: Files | SmartHome, settings: Prepare) -> Kept:
+    """Decide of every record whether it stays; who goes is written down."""
+    quality, twins = data.quality, list[likeness.Twin]()
     settling = _Settling(gathering)
     settling.drop(settling.repeated(), DUPLICATE)
     settling.drop(settling.opposite(), OPPOSITE)
@@ -76,18 +74,26 @@ def settle(gathering: Gathering, quality: Quality, sources: Sequence[Source], se
         settling.drop(settling.nearly(quality.near_duplicates), NEAR)
     if quality.contamination is not None:
         twins = settling.contaminating(quality.contamination)
-        if twins and quality.contaminated == "refuse":
-            found = [
-                f"{gathering.place(twin.record)}: holds {twin.share:.0%} of {gathering.place(twin.like)}, which is held out"
-                for twin in twins
-            ]
-            remedy = "take them out, or set data.quality.contaminated=remove; what is held out is chosen by data.test and data.validation"
-            raise DataError(f"{len(found):,} training records hold records that are held out:", found, remedy)
         settling.drop([twin.record for twin in twins], CONTAMINATING)
-    settling.weigh(sources)
+    settling.weigh(data.sources if isinstance(data, Files) else [])
     settling.choose(Kind.SFT, settings.max_records, "max_records")
     settling.choose(Kind.PREFERENCE, settings.max_pairs, "max_pairs")
-    return Kept(settling.alive, settling.conflicts())
+    return Kept(settling.alive, settling.conflicts(), twins)
+
+
+def refuse_contaminated(gathering: Gathering, kept: Kept, quality: Quality) -> None:
+    """Refuse training records that hold held-out ones, if they are not to be taken out.
+
+    Raises:
+        DataError: there are some, and data.quality.contaminated is refuse.
+    """
+    if kept.contaminating and quality.contaminated == "refuse":
+        found = [
+            f"{gathering.place(twin.record)}: holds {twin.share:.0%} of {gathering.place(twin.like)}, which is held out"
+            for twin in kept.contaminating
+        ]
+        remedy = "take them out, or set data.quality.contaminated=remove; what is held out is chosen by data.test and data.validation"
+        raise DataError(f"{len(found):,} training records hold records that are held out:", found, remedy)
 
 
 def refuse_few(records: int, settings: Prepare) -> None:
@@ -110,7 +116,7 @@ def refuse_empty(gathering: Gathering, kept: Kept) -> None:
     """Refuse splits that nothing is left for.
 
     Raises:
-        DataError: which they are, what was read, and why records went.
+        DataError: which they are, what was read, and why records went; or all of the test set are texts that ask nothing.
     """
     empty = [f"{what}/{split}" for what, sizes in kept.sizes(gathering).items() for split, size in sizes.items() if not size]
     if empty:
@@ -119,6 +125,11 @@ def refuse_empty(gathering: Gathering, kept: Kept) -> None:
         problems = [f"{name}: found no record that stays, expected one at least" for name in empty]
         remedy = f"read {read}; left out: {went}. Add records or pairs to data.sources, or change data.validation and data.test"
         raise DataError("a part of the data would be empty:", problems, remedy)
+    test = kept.of(gathering, "sft/test")
+    if (gathering.column("prompt")[test] == gathering.column("content")[test]).all():
+        problem = f"sft/test: found {len(test):,} plain texts and no record with a prompt, expected one at least"
+        remedy = "answer and evaluate ask the models the test's prompts: add a source of records with prompts, or raise data.test"
+        raise DataError("the test set asks nothing:", [problem], remedy)
 
 
 def write(gathering: Gathering, kept: Kept, folder: Path) -> dict[str, int]:
@@ -196,17 +207,21 @@ class _Settling:
         for kind in (Kind.SFT, Kind.PREFERENCE):
             some = self.order[(self.kind[self.order] == kind) & self.alive[self.order]]
 
-            def texts(places: Places, some: Places = some) -> list[tuple[str, str]]:
-                return self.gathering.texts(some[places])
+            def parts(places: Places, some: Places = some) -> list[tuple[str, str, str]]:
+                return self.gathering.parts(some[places])
 
-            twins = likeness.near_duplicates(self.gathering.bands()[some], threshold, texts) if len(some) else []
+            twins = likeness.near_duplicates(self.gathering.bands()[some], threshold, parts) if len(some) else []
             found += [int(some[twin.record]) for twin in twins]
         return sorted(found)
 
     def contaminating(self, threshold: float) -> list[likeness.Twin]:
         """Training records that hold a held-out one of their kind, and pairs that hold a held-out record."""
         work = progress(self.gathering.runs_of_training(), "comparing training with what is held out", unit="chunks")
-        twins = likeness.contaminating(self.gathering.runs_held_out(), work, threshold, self.gathering.texts)
+
+        def asked_and_answered(places: Places) -> list[tuple[str, str]]:
+            return [(prompt, answer) for _, prompt, answer in self.gathering.parts(places)]
+
+        twins = likeness.contaminating(self.gathering.runs_held_out(), work, threshold, asked_and_answered)
         left = {
             twin.record: twin
             for twin in reversed(twins)

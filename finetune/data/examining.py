@@ -96,8 +96,13 @@ class Examined:
     personal: Counter[str] = field(default_factory=Counter)
     bands: NDArray[np.uint32] | None = None
     runs: Ragged | None = None
-    """Runs of words of the prompt, then of the answer, of each record."""
+    """Runs of words of the texts of each record: its prompt, its answer, and its turns."""
+    counts: list[int] = field(default_factory=list)
+    """How many texts of `runs` are of each record."""
     texts: list[tuple[str, str]] = field(default_factory=list)
+    """Prompt and answer of each record."""
+    turns: list[tuple[str, ...]] = field(default_factory=list)
+    """Of each training record the turns that are one run: in the prompt as a whole they would be none of their own."""
 
 
 def examine(chunk: Chunk, manner: Manner) -> Examined:
@@ -123,8 +128,9 @@ def compare(found: Examined, quality: Quality) -> None:
     if quality.near_duplicates is not None and found.texts:
         found.bands = likeness.bands([f"{prompt}\n{answer}" for prompt, answer in found.texts])
     if quality.contamination is not None:
-        found.runs = shingles.words([part for parts in found.texts for part in parts])
-    found.texts = []
+        several = [(*texts, *turns) for texts, turns in zip(found.texts, found.turns, strict=True)]
+        found.runs, found.counts = shingles.words([text for texts in several for text in texts]), list(map(len, several))
+    found.texts, found.turns = [], []
 
 
 def _take(found: Examined, number: int, said: Dialogue | Pair | Label, manner: Manner) -> None:
@@ -164,16 +170,17 @@ def apply(
     if verdict.rule is not None:
         found.rejected.append(rejected(found.source, number, verdict.rule, [*texts, *after]))
         return None
-    if verdict.changed is None:
+    if not verdict.changed:
         return list(messages), list(after)
-    found.changed.append(rejected(found.source, number, verdict.changed, [*texts, *after]))
+    found.changed += [rejected(found.source, number, change, [*texts, *after]) for change in verdict.changed]
     changed = [{**message, "content": text} for message, text in zip(messages, verdict.texts, strict=False)]
     return changed, list(verdict.texts[len(texts) :])
 
 
 def keep(found: Examined, number: int, kind: Kind, row: dict[str, Any], prompt: Sequence[Message], answer: str, split: Split) -> None:
     """Add a record that every rule lets pass."""
-    asked = "\n\n".join(message["content"] for message in prompt if message["role"] != "system")
+    said = [message["content"] for message in prompt if message["role"] != "system"]
+    asked = "\n\n".join(said)
     found.lines.append(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
     found.numbers.append(number)
     found.kinds.append(kind)
@@ -184,6 +191,7 @@ def keep(found: Examined, number: int, kind: Kind, row: dict[str, Any], prompt: 
     found.openings.append(_number((asked or answer).lower().split(maxsplit=OPENING)[:OPENING]))
     found.worth.append(rules.worth(answer))
     found.texts.append((asked, answer))
+    found.turns.append(tuple(filter(shingles.is_one_run, said)) if len(said) > 1 and split is Split.TRAIN else ())
 
 
 def keep_pair(found: Examined, number: int, pair: Preference, split: Split) -> None:
@@ -193,19 +201,27 @@ def keep_pair(found: Examined, number: int, pair: Preference, split: Split) -> N
     found.contents[-1], found.mirrors[-1] = (_number([list(pair.prompt), *both]) for both in (answers, answers[::-1]))
 
 
-def parts(line: bytes) -> tuple[str, str]:
-    """The prompt and the answer that a line holds, as records are compared by them."""
+def parts(line: bytes) -> tuple[str, str, str]:
+    """The system message, the prompt and the answer that a line holds, as records are compared by them."""
+    messages, answers = _said(line)
+    system, asked = ([message["content"] for message in messages if (message["role"] == "system") is wanted] for wanted in (True, False))
+    return "\n\n".join(system), "\n\n".join(asked), "\n".join(answers)
+
+
+def texts(line: bytes) -> list[str]:
+    """All texts that a line holds, in order."""
+    messages, answers = _said(line)
+    return [*(message["content"] for message in messages), *answers]
+
+
+def _said(line: bytes) -> tuple[list[Message], list[str]]:
+    """The messages of a line before the answer, and the answer, or both of a pair."""
     row = json.loads(line)
-    messages = row["messages"][:-1] if "messages" in row else row["prompt"]
-    answers = (
-        row["messages"][-1:]
-        if "messages" in row
-        else [*row["chosen"], *row["rejected"]]
-        if "chosen" in row
-        else [{"content": row["answer"]}]
-    )
-    asked = "\n\n".join(message["content"] for message in messages if message["role"] != "system")
-    return asked, "\n".join(message["content"] for message in answers)
+    if "messages" in row:
+        *messages, last = row["messages"]
+        return messages, [last["content"]]
+    answers = [row["answer"]] if "answer" in row else [message["content"] for message in (*row["chosen"], *row["rejected"])]
+    return row["prompt"], answers
 
 
 def rejected(source: str, number: int, rule: str, texts: Sequence[str], masked: str | None = None) -> Rejected:

@@ -21,6 +21,7 @@ from finetune.progress import progress
 
 log = logging.getLogger(__name__)
 
+EACH = 3  # problems named of each source, where several can't be used
 FIRST = 100  # records by which a form is recognised
 ALONE = "label without its opposite"
 LABELS = "liked and disliked"  # how a pair came about
@@ -30,12 +31,11 @@ def gather(gathering: Gathering, settings: Files, processes: int, megabytes: int
     """Add the records of every source, or of the first megabytes of each; return whether that is all there is.
 
     Raises:
-        DataError: a source can't be read, or its form not be told; or rows are malformed, and data.quality.malformed is refuse.
+        DataError: sources can't be read, or their form not be told; or rows are malformed, and data.quality.malformed is refuse.
     """
     gathering.sources += [_name(source) for source in settings.sources]
     whole = True
-    for place, source in enumerate(settings.sources):
-        manner, all_chunks = _manner(source, settings, f"data.sources[{place}]", _chunks(source))
+    for manner, all_chunks in _opened(settings):
         chunks = all_chunks if megabytes is None else islice(all_chunks, megabytes)
         found_in_chunks = workers.each(chunks, partial(examine, manner=manner), processes)
         for found in progress(found_in_chunks, f"examining {manner.name}", unit="chunks"):
@@ -72,6 +72,24 @@ def _chunks(source: Source) -> Iterator[Chunk]:
         module, _, file = rest.partition("/")
         return reading.chunks(reading.package(module, file), source.path)
     return reading.chunks(paths.RAW / source.path)
+
+
+def _opened(settings: Files) -> list[tuple[Manner, Iterator[Chunk]]]:
+    """How each source's rows are examined, and its chunks. Raises a DataError with all that can't be opened."""
+    opened, refused = [], list[DataError]()
+    for place, source in enumerate(settings.sources):
+        try:
+            opened.append(_manner(source, settings, f"data.sources[{place}]", _chunks(source)))
+        except DataError as error:
+            refused.append(error)
+    if len(refused) == 1:
+        raise refused[0]
+    if refused:
+        found = [problem for error in refused for problem in error.problems[:EACH]]
+        more = sum(len(error.problems[EACH:]) + error.unlisted for error in refused)
+        remedies = dict.fromkeys(error.remedy for error in refused if error.remedy)
+        raise DataError(f"{len(refused)} of {len(settings.sources)} sources can't be used:", found, "\n".join(remedies), more)
+    return opened
 
 
 def _manner(source: Source, settings: Files, setting: str, chunks: Iterator[Chunk]) -> tuple[Manner, Iterator[Chunk]]:

@@ -60,8 +60,6 @@ class Kind:
     cut: Callable[[Sequence[Tokens], Format, int | None], Sequence[Tokens] | None]
     """Its tokens shortened to max_length, keeping the token that begins a text; None if nothing to learn is left."""
     row: Callable[[Record, Sequence[Tokens]], Row]
-    optional: bool = False
-    """Whether the file may be empty or missing."""
 
 
 @dataclass
@@ -132,7 +130,7 @@ def write(path: Path, kind: Kind, chat: Chat, settings: Format, table: Path, pla
     Raises:
         DataError: after the last line, with every record that can't be used; or no record is left.
     """
-    stretches = outputs.divide(path, STRETCH) if path.is_file() or not kind.optional else []
+    stretches = outputs.divide(path, STRETCH)
     counts, problems, unlisted = Counts(), list[str](), 0
     named = place or f"{path.as_posix()}:{{}}".format
 
@@ -151,7 +149,7 @@ def write(path: Path, kind: Kind, chat: Chat, settings: Format, table: Path, pla
                 yield part.table
 
     tables.write_batches(table, kind.schema, encoded())
-    if not counts.written and not problems and not kind.optional:
+    if not counts.written and not problems:
         longer = f"{counts.dropped:,} are longer than format.max_length={settings.max_length} tokens"
         problems.append(f"{path.as_posix()}: found no record that fits, expected one at least; {longer}")
     if problems:
@@ -284,32 +282,13 @@ def _pair_row(record: Record, tokens: Sequence[Tokens]) -> Row:
     return Row(values, tokens=len(chosen) + len(rejected), supervised=supervised, length=max(len(chosen), len(rejected)))
 
 
-def _prompt(record: Record, chat: Chat, _: Format) -> tuple[Draft, ...]:
-    return (chat.prompt(record["prompt"]),)
-
-
-def _cut_prompt(tokens: Sequence[Tokens], settings: Format, begin: int | None) -> Sequence[Tokens] | None:
-    """From the left alone: without its end it would ask for something else."""
-    ids, size = tokens[0].input_ids, settings.max_length
-    kept = 1 if ids[0] == begin and size > 1 else 0
-    return [Tokens(ids[:kept] + ids[kept - size :])] if settings.truncation_side == "left" else None
-
-
-def _prompt_row(record: Record, tokens: Sequence[Tokens]) -> Row:
-    ids = tokens[0].input_ids
-    values = {"id": record["id"], "slice": record["slice"], "prompt_ids": ids, "expected": record["expected"]}
-    return Row(values, tokens=len(ids), supervised=0, length=len(ids))
-
-
 SFT = Kind(tables.SFT, _conversation, _longest, _cut_conversation, _conversation_row)
 PREFERENCE = Kind(tables.PREFERENCE, _pair, _longest_of_pair, _cut_pair, _pair_row)
-POOL = Kind(tables.POOL, _prompt, _longest, _cut_prompt, _prompt_row, optional=True)
 
 
 KINDS = {
     **{f"sft/{split}": SFT for split in ("train", "validation", "test")},
     **{f"preference/{split}": PREFERENCE for split in ("train", "test")},
-    "preference/pool": POOL,
 }
 """What is made of each file of data/prepared."""
 

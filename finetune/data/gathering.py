@@ -12,7 +12,7 @@ from typing import IO, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.data.examining import Examined, Rejected, Split, parts, rejected
+from finetune.data.examining import Examined, Rejected, Split, parts, rejected, texts
 from finetune.data.likeness import Bands, Runs
 from finetune.data.shingles import Places, Ragged
 
@@ -112,12 +112,12 @@ class Gathering:
     def runs_of_training(self) -> Iterator[Runs]:
         """The runs of words of the training records, chunk by chunk, from their scratch file."""
         self._runs.seek(0)
-        for texts, runs in self._spilled:
-            records, starts = (np.frombuffer(self._runs.read(8 * count), np.int64) for count in (texts, texts + 1))
+        for count, runs in self._spilled:
+            records, starts = (np.frombuffer(self._runs.read(8 * size), np.int64) for size in (count, count + 1))
             yield Runs(records, Ragged(np.frombuffer(self._runs.read(8 * runs), np.uint64), starts))
 
-    def texts(self, records: Places) -> list[tuple[str, str]]:
-        """Prompt and answer of each of some records."""
+    def parts(self, records: Places) -> list[tuple[str, str, str]]:
+        """System message, prompt and answer of each of some records."""
         return [parts(line) for line in self.some_lines(records)]
 
     def some_lines(self, records: Sequence[int] | Places) -> list[bytes]:
@@ -133,9 +133,10 @@ class Gathering:
     def drop(self, records: Sequence[int] | Places, rule: str) -> None:
         """Write down records that are left out after all."""
         source, number = self.column("source"), self.column("number")
-        for record, texts in zip(records, self.texts(np.asarray(records, np.int64)), strict=True):
+        for record in records:
+            (line,) = self.some_lines([int(record)])
             name = self.sources[int(source[record])]
-            self.reject(rejected(name, int(number[record]), rule, [text for text in texts if text]))
+            self.reject(rejected(name, int(number[record]), rule, texts(line)))
 
     def _scratch(self) -> IO[bytes]:
         return self._open.enter_context(tempfile.TemporaryFile())  # the stack closes it
@@ -160,13 +161,13 @@ class Gathering:
         if found.bands is not None:
             self._bands.append(found.bands)
         if found.runs is not None:
-            self._keep_runs(found.runs, np.array(found.splits, np.int8))
+            self._keep_runs(found.runs, np.array(found.splits, np.int8), found.counts)
         self._size += count
 
-    def _keep_runs(self, runs: Ragged, splits: NDArray[np.int8]) -> None:
+    def _keep_runs(self, runs: Ragged, splits: NDArray[np.int8], counts: list[int]) -> None:
         """Held out: in memory, where they are looked up; of training: in a file, because they are looked at once."""
-        records = np.repeat(np.arange(self._size, self._size + len(splits)), 2)  # prompt and answer
-        training = np.repeat(splits == Split.TRAIN, 2)
+        records = np.repeat(np.arange(self._size, self._size + len(splits)), counts)
+        training = np.repeat(splits == Split.TRAIN, counts)
         held_out = _some(runs, ~training)
         if len(held_out):
             self._held_out.append(Runs(records[~training], held_out))

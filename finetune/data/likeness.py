@@ -16,19 +16,19 @@ from finetune.data.shingles import Places, Ragged
 
 BANDS, ROWS = 21, 6  # two texts with a Jaccard index of 0.8 share a band with a probability of 0.998, with 0.5 of 0.28
 SEED = 0  # of MinHash: part of no setting, because candidates are checked
-LARGE = 64  # records of one band's bucket up to which each is compared with each; in a larger one with its neighbour and the first
+LARGE = 64  # records of one band's bucket up to which each is compared with each; in a larger one with its neighbour and the first only
 COMMON = 64  # held-out records that share a run of words from which it is a phrase of the data, and names no candidates
 CANDIDATE = 0.5  # times the threshold: share of its other runs that a record must have in common to be looked at
 AT_ONCE = 2_000  # pairs of texts in memory
 
 Bands = NDArray[np.uint32]
-Texts = Callable[[Places], Sequence[tuple[str, str]]]
-"""Prompt and answer of records, by their numbers."""
+Texts = Callable[[Places], Sequence[tuple[str, ...]]]
+"""The parts of records, by their numbers: prompt and answer, for near duplicates also the system message."""
 
 
 @dataclass(frozen=True)
 class Twin:
-    """A record, the one that it is like, and how like: the smaller of the two parts' figures."""
+    """A record, the one that it is like, and how like: the smallest of its parts' figures."""
 
     record: int
     like: int
@@ -36,20 +36,22 @@ class Twin:
 
 
 def bands(texts: Sequence[str]) -> Bands:
-    """A hash of each band of each text's MinHash signature, texts × BANDS; texts that share one are candidates."""
+    """A hash of each band of each text's MinHash signature, and one of all of it, texts × (BANDS + 1); who share one are candidates."""
     pieces = shingles.characters(texts)
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(pieces.values, pieces.starts.astype(np.uint64), BANDS * ROWS, SEED)
     rows = np.array(matrix.to_rows(), np.uint64).reshape(len(texts), BANDS, ROWS)
     powers = np.array([pow(shingles.BASE, place, 2**64) for place in range(ROWS)], np.uint64)
-    sums: NDArray[np.uint64] = (rows * powers).sum(axis=2, dtype=np.uint64)
+    upto = np.concatenate([np.zeros(1, np.uint64), np.cumsum(pieces.values, dtype=np.uint64)])
+    whole = upto[pieces.starts[1:]] - upto[pieces.starts[:-1]]  # so that the same texts find each other in a crowd of like ones
+    sums: NDArray[np.uint64] = np.column_stack([(rows * powers).sum(axis=2, dtype=np.uint64), whole])
     return (sums >> np.uint64(32)).astype(np.uint32)
 
 
 def near_duplicates(hashes: Bands, threshold: float, texts: Texts) -> list[Twin]:
     """Return the records that are like one before them that stays; the order of the records says which of two stays.
 
-    hashes: records × BANDS. A record goes when the Jaccard index of its 5-character pieces with those of a kept one is at least the
-    threshold, in the prompt and in the answer.
+    hashes: records × (BANDS + 1). A record goes when the Jaccard index of its 5-character pieces with those of a kept one is at least the
+    threshold in each of its parts.
     """
     dropped: dict[int, Twin] = {}
     for earlier, later in _candidates(hashes):
@@ -86,19 +88,18 @@ def _candidates(hashes: Bands) -> Iterator[tuple[Places, Places]]:
 
 
 def _compared(earlier: Places, later: Places, texts: Texts) -> list[float]:
-    """How like the two records of each pair are: the smaller Jaccard index, of prompts and of answers."""
+    """How like the two records of each pair are: the smallest Jaccard index of their parts."""
     if not len(earlier):
         return []
     records, place = np.unique(np.concatenate([earlier, later]), return_inverse=True)
-    parts = texts(records)
-    pieces = [shingles.characters([part[which] for part in parts]) for which in (0, 1)]
+    pieces = [shingles.characters(part) for part in zip(*texts(records), strict=True)]
     one, other = place[: len(earlier)], place[len(earlier) :]
     return [min(shingles.jaccard(part.of(a), part.of(b)) for part in pieces) for a, b in zip(one, other, strict=True)]
 
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs of words of some texts, prompts and answers apart, and the record that each text is of."""
+    """The runs of words of some texts, prompts, answers and short turns apart, and the record that each text is of."""
 
     records: Places
     runs: Ragged
@@ -108,7 +109,7 @@ def contaminating(held_out: Sequence[Runs], trained: Iterable[Runs], threshold: 
     """Return the training records that hold a record of the validation or test set, with each record that they hold.
 
     One holds another when at least the threshold of the other's runs of 8 words are in it, of its prompt and of its answer; a part of up to
-    8 words must be in it whole. Two short parts are looked for in records that have one of them as their own.
+    8 words must be in it whole. Two short parts are looked for in records that have one of them as a turn of their own.
     """
     index = _Index(held_out)
     found: list[Twin] = []
@@ -159,11 +160,22 @@ def _holding(pairs: Places, threshold: float, texts: Texts) -> Iterator[Twin]:
     for (record, other), (here, there) in zip(pairs, place.reshape(pairs.shape), strict=True):
         everything = np.concatenate([part.of(here) for part in runs])
         share = 1.0
-        for which, part in enumerate(runs):
+        short = [which for which, part in enumerate(runs) if len(part.of(there)) == 1]
+        for part in runs:
             if len(part.of(there)) > 1:
                 share = min(share, shingles.contained(part.of(there), everything))
-            else:
-                wanted = f" {shingles.spaced(parts[there][which])} "
-                share *= any(wanted in f" {shingles.spaced(text)} " for text in parts[here])
+        if short and not _holds_short([parts[there][which] for which in short], parts[here]):
+            continue
         if share >= threshold:
             yield Twin(int(record), int(other), share)
+
+
+def _holds_short(wanted: Sequence[str], parts: Sequence[str]) -> bool:
+    """Whether short parts are in others as whole words; a question and its answer each in its own kind of part, or one after the other."""
+    within = [f" {shingles.spaced(text)} " for text in parts]
+    if len(wanted) == 1:
+        return any(f" {shingles.spaced(wanted[0])} " in text for text in within)
+    asked, answered = (f"{shingles.spaced(text)} " for text in wanted)
+    return all(f" {text}" in part for text, part in zip((asked, answered), within, strict=True)) or f" {asked}{answered}" in (
+        f" {shingles.spaced(' '.join(parts))} "
+    )

@@ -20,6 +20,8 @@ LONG = "record too long"
 REPEATED = "repetition"
 LANGUAGE = "another language"
 PERSONAL = "personal data"
+REPAIRED = f"{MOJIBAKE} repaired"
+MASKED = f"{PERSONAL} masked"
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x84\x86-\x9f\u2028\u2029\ufdd0-\ufdef\ufffe\uffff]")
 PLACEHOLDERS = re.compile(r"\{\{\s*[\w.|: -]{1,60}\}\}|<%=?\s*[\w.]{1,60}\s*%>")
@@ -33,23 +35,24 @@ ENOUGH = 20  # words from which a share of repeated pieces says something
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the rules say of a record: the texts to go on with, the first rule that it breaks, what was changed, and personal data seen."""
+    """What the rules say of a record: the texts to go on with, the first rule that it breaks, every change, and personal data seen."""
 
     texts: tuple[str, ...]
     rule: str | None = None
-    changed: str | None = None
+    changed: tuple[str, ...] = ()
     personal: tuple[str, ...] = ()
 
 
 def judge(texts: Sequence[str], answers: Sequence[int], settings: Quality) -> Verdict:
     """Apply every rule that is on to the texts of one record; `answers` says which of them the model is to learn."""
-    kept, changed = tuple(texts), None
+    kept, changed = tuple(texts), list[str]()
     if settings.mojibake != "keep" and not all(map(str.isascii, kept)):
         mended = tuple(map(_mended, kept))
         if mended != kept:
             if settings.mojibake == "drop":
                 return Verdict(kept, MOJIBAKE)
-            kept, changed = mended, "mojibake repaired"
+            kept = mended
+            changed.append(REPAIRED)
         if any("\ufffd" in text for text in kept):
             return Verdict(kept, MOJIBAKE)
     if any(map(CONTROLS.search, kept)):
@@ -69,8 +72,9 @@ def judge(texts: Sequence[str], answers: Sequence[int], settings: Quality) -> Ve
         if settings.personal == "drop":
             return Verdict(kept, PERSONAL, personal=kinds)
         if settings.personal == "mask":
-            kept, changed = tuple(text for text, _ in found), f"{PERSONAL} masked"
-    return Verdict(kept, changed=changed, personal=kinds)
+            kept = tuple(text for text, _ in found)
+            changed.append(MASKED)
+    return Verdict(kept, changed=tuple(changed), personal=kinds)
 
 
 def repetition(text: str) -> float:

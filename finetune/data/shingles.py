@@ -69,6 +69,11 @@ def words(texts: Sequence[str], size: int = WORDS) -> Ragged:
     return Ragged(_hashes([blanks], begins[first], ends[last]), starts)
 
 
+def is_one_run(text: str, size: int = WORDS) -> bool:
+    """Whether a text has so few words that it is one run."""
+    return spaced(text).count(" ") < size
+
+
 def spaced(text: str) -> str:
     """The words of a text in lower case, with a blank between them and nothing else."""
     return BETWEEN.sub(" ", text.lower()).strip()

@@ -15,7 +15,6 @@ ROW_GROUP = 4096  # rows in memory at once, and rows that a reader gets at once
 IDS = pa.list_(pa.int32())
 SFT = pa.schema([("id", pa.string()), ("slice", pa.string()), ("input_ids", IDS), ("labels", IDS)])
 PREFERENCE = pa.schema([("id", pa.string()), ("slice", pa.string()), ("prompt_ids", IDS), ("chosen_ids", IDS), ("rejected_ids", IDS)])
-POOL = pa.schema([("id", pa.string()), ("slice", pa.string()), ("prompt_ids", IDS), ("expected", pa.string())])
 
 
 def write(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> int:

@@ -22,7 +22,6 @@ from finetune.evaluation.pairs import GIVEN, Pair, text
 from finetune.models import adapters
 from finetune.models.loaders import compute_dtype
 
-POOL = paths.FORMATTED / "preference" / "pool.parquet"
 RULE = "on-policy: exact match"
 
 
@@ -78,21 +77,17 @@ class Sampled:
 def prompts(tokenizer: PreTrainedTokenizerBase) -> tuple[list[Asked], int]:
     """Prompts that supervised fine-tuning never saw, each once, and the token that ends an answer to them.
 
-    Those of the pool; those of the given pairs, where the pool has none, whose chosen answer is then what is expected.
+    Those of the given pairs, whose chosen answer is what is expected.
 
     Raises:
         DataError: format has not run.
     """
     pairs = tables.read(GIVEN)
     end = end_token(tokenizer, [row["chosen_ids"][-1] for row in pairs])
-    pool = tables.read(POOL) if POOL.is_file() else []
-    answered = [(row, [*_in_context(tokenizer, row["prompt_ids"], row["expected"]), end], row["expected"]) for row in pool] or [
-        (row, row["chosen_ids"], text(tokenizer, row["chosen_ids"], end)) for row in pairs
-    ]
     asked: dict[tuple[int, ...], Asked] = {}
-    for row, ids, expected in answered:
-        new = Asked(row["id"], row["slice"], row["prompt_ids"], ids, [])
-        asked.setdefault(tuple(row["prompt_ids"]), new).right.append(expected)
+    for row in pairs:
+        new = Asked(row["id"], row["slice"], row["prompt_ids"], row["chosen_ids"], [])
+        asked.setdefault(tuple(row["prompt_ids"]), new).right.append(text(tokenizer, row["chosen_ids"], end))
     return list(asked.values()), end
 
 
@@ -163,13 +158,3 @@ def shown(found: Sequence[Sampled], settings: OnPolicy, tokenizer: PreTrainedTok
             }
         )
     return rows
-
-
-def _in_context(tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int], answer: str) -> list[int]:
-    """The tokens of an answer as they come after the prompt; alone, where the tokenizer does not give the prompt back as it was."""
-    before = str(tokenizer.decode(list(prompt_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
-    ids: list[int] = tokenizer.encode(before + answer, add_special_tokens=False)
-    if ids[: len(prompt_ids)] == list(prompt_ids):
-        return ids[len(prompt_ids) :]
-    alone: list[int] = tokenizer.encode(answer, add_special_tokens=False)
-    return alone

@@ -122,9 +122,8 @@ def _record(row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
     blocks = _blocks(row)
     special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     shown = "\n".join(f'<div class="tokens">{_tokens(block, tokenizer, special)}</div>' for block in blocks)
-    expected = f'\n<p>expected: <span class="tokens">{visible(row["expected"])}</span></p>' if "expected" in row else ""
     head = f"<code>{escape(row['id'])}</code> {escape(row['slice'].replace('_', ' '))}"
-    return f"<article>\n<h3>{head} <small>{'; '.join(block.told for block in blocks)}</small></h3>\n{shown}{expected}\n</article>"
+    return f"<article>\n<h3>{head} <small>{'; '.join(block.told for block in blocks)}</small></h3>\n{shown}\n</article>"
 
 
 def _blocks(row: Row) -> list[Block]:

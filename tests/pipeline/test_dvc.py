@@ -121,6 +121,15 @@ def test_other_methods_by_name(finished: Path) -> None:
     assert json.loads((finished / "models/train/tuned.json").read_text())["method"] == "qlora"
 
 
+@pytest.mark.parametrize("name", ["business", "content", "education", "research"])
+def test_each_use_case_goes_from_its_own_records_to_its_own_scores(finished: Path, name: str) -> None:
+    tiny = ["model=tiny", "format.max_length=2048", "train.num_train_epochs=1", "dpo.num_train_epochs=1", "answer.max_new_tokens=8"]
+    dvc("exp", "run", *(word for setting in (f"experiment={name}", *tiny, "tracking=off") for word in ("-S", setting)), folder=finished)
+    metrics = yaml.safe_load((finished / "params.yaml").read_text())["evaluate"]["metrics"]
+    scores = json.loads((finished / "reports/evaluate.json").read_text())
+    assert all(metrics and set(metrics) <= set(scores[model]["all"]) for model in ("base", "train", "dpo"))
+
+
 def test_two_processes_train(finished: Path) -> None:
     dvc("exp", "run", *TINY, "-S", "launch=distributed", "-S", "launch.processes=2", folder=finished)
     for stage in ("train", "dpo"):

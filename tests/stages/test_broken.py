@@ -60,7 +60,8 @@ def read(entry: dict[str, Any], whole: tuple[Files, Prepare], malformed: str) ->
     with Gathering() as gathering:
         try:
             files.gather(gathering, data, prepare.processes)
-            kept = contract.settle(gathering, data.quality, data.sources, prepare)
+            kept = contract.settle(gathering, data, prepare)
+            contract.refuse_contaminated(gathering, kept, data.quality)
             contract.refuse_empty(gathering, kept)
             contract.refuse_few(kept.sizes(gathering)["sft"]["train"], prepare)
         except DataError as error:

@@ -110,19 +110,6 @@ def test_the_page_has_the_same_bytes_twice(prepared: Path, compose: Compose) -> 
     assert pages[0] == pages[1]
 
 
-def test_prompts_kept_for_on_policy_pairs_become_a_table_and_are_counted(prepared: Path, compose: Compose) -> None:
-    cfg = compose("experiment=tiny")
-    format_stage.main(cfg)
-    assert tables.read(FORMATTED / "preference/pool.parquet") == []
-    kept = {"id": "0" * 16, "slice": "seen", "source": "test", "prompt": [{"role": "user", "content": "turn it on"}], "expected": "{}"}
-    outputs.write_jsonl(PREPARED / "preference/pool.jsonl", [kept])
-    format_stage.main(cfg)
-    (row,) = tables.read(FORMATTED / "preference/pool.parquet")
-    assert str(load_tokenizer(cfg.model).decode(row["prompt_ids"])).endswith("turn it on<|im_end|>\n<|im_start|>assistant\n")
-    assert (row["id"], row["expected"]) == ("0" * 16, "{}")
-    assert outputs.read_json(Path("reports/format.json"))["preference"]["pool"]["records"] == 1
-
-
 def test_longer_records_are_cut_where_that_is_set_and_counted(prepared: Path, compose: Compose) -> None:
     format_stage.main(compose("experiment=tiny"))
     limit = max(lengths()) - 1

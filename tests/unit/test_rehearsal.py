@@ -53,14 +53,16 @@ def test_of_much_data_the_beginning_is_tried_and_sizes_are_not_judged(workspace:
     assert (refused, whole) == ([], False)
 
 
-def test_contamination_that_is_to_be_refused_ends_it(workspace: Path, compose: Compose) -> None:
+def test_contamination_that_is_to_be_refused_does_not_hide_what_format_refuses(workspace: Path, compose: Compose) -> None:
     asked = [f"Tell me in a few plain words what story number {number} of the old book is about" for number in range(60)]
     records = [{"instruction": f"{text}{end}", "output": f"Of {text[-40:]}."} for text in asked for end in (".", ". Please.")]
     write(0)
     Path("data/raw/records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in records), encoding="utf-8")
-    (error,), _ = rehearse(compose("model=tiny", "data=files", "data.quality.near_duplicates=null", "data.quality.contaminated=refuse"), 1)
-    assert isinstance(error, DataError)
-    assert "training records hold records that are held out" in str(error)
+    plain = ["data.quality.near_duplicates=null", "data.quality.contaminated=refuse", "format.max_length=32"]
+    (contaminated, overlong), _ = rehearse(compose("model=tiny", "data=files", *plain), 1)
+    assert isinstance(contaminated, DataError)
+    assert "training records hold records that are held out" in str(contaminated)
+    assert "expected at most format.max_length=32" in str(overlong)
 
 
 def test_the_embedded_data_is_tried_whole(workspace: Path, compose: Compose) -> None:

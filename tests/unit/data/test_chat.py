@@ -1,7 +1,7 @@
 """Chat templates: the answer and its end token are learned, and nothing else, whatever the template writes around them."""
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from finetune.data.chat import IGNORED, Chat, Tokens, Turns, UnusableError
@@ -178,8 +178,84 @@ def test_a_template_that_leaves_the_answer_out_is_refused() -> None:
 @pytest.mark.parametrize("prompt", ["", "<s>"])
 def test_a_template_whose_prompt_lacks_what_was_asked_is_refused(prompt: str) -> None:
     template = f"{{% if add_generation_prompt %}}{prompt}{{% else %}}{prompt}{CHATML}{{% endif %}}"
-    with pytest.raises(UnusableError, match=r"the mask would cover the prompt .*expected what the user says before it"):
+    with pytest.raises(UnusableError, match=r"leaves out what the system says .*expected 'Be brief.'"):
         turn(tokenizer(template), PROMPT, ANSWER)
+
+
+@pytest.mark.parametrize(
+    ("condition", "who", "says"),
+    [("m.role != 'system'", "system", "Be brief."), ("m.role != 'tool'", "tool", "it is off"), ("loop.index > 3", "system", "Be brief.")],
+    ids=["system", "tool", "earlier turns"],
+)
+def test_a_template_that_leaves_out_what_was_said_before_is_refused(condition: str, who: str, says: str) -> None:
+    template = CHATML.replace("{% for m in messages %}", f"{{% for m in messages if {condition} %}}").replace(
+        "loop.index", "messages.index(m)"
+    )
+    talk = [*TALK[:3], {"role": "tool", "content": "it is off"}, TALK[4]]
+    with pytest.raises(UnusableError, match=f"the chat template leaves out what the {who} says .*, expected '{says}'"):
+        tokens(tokenizer(template), talk, "last")
+
+
+def test_what_was_said_before_is_looked_for_in_its_order() -> None:
+    template = CHATML.replace("{% for m in messages %}", "{% for m in messages[2:] %}")
+    talk = [{"role": role, "content": said} for role, said in zip(("user", "assistant") * 2, ("yes", "no", "yes or no", "k"), strict=True)]
+    with pytest.raises(UnusableError, match=r"leaves out what the (user|assistant) says"):
+        tokens(tokenizer(template), talk, "last")
+
+
+def test_a_switch_for_thinking_may_be_taken_out_of_the_system_message() -> None:
+    template = CHATML.replace("{{ m.content }}", "{{ m.content | replace('/no_think', '') | trim }}")
+    talk = [{"role": "system", "content": "Be brief. /no_think "}, *TALK[1:]]
+    assert tokens(tokenizer(template), talk, "last").supervised
+
+
+def test_an_added_token_is_not_read_back() -> None:
+    """The byte-level decoder reads Latin-1 letters of an added token as bytes."""
+    made = tokenizer()
+    made.add_tokens(["café"])
+    assert turn(made, PROMPT, "ein café").supervised
+    assert tokens(made, [{"role": "assistant", "content": "ein café"}]).supervised
+
+
+def test_what_a_tool_returns_may_be_written_as_json() -> None:
+    template = CHATML.replace("{{ m.content }}", "{% if m.role == 'tool' %}{{ m.content | tojson }}{% else %}{{ m.content }}{% endif %}")
+    talk = [*TALK[:3], {"role": "tool", "content": 'the "café"\nis off'}, TALK[4]]
+    assert tokens(tokenizer(template), talk).supervised
+
+
+def test_a_template_may_leave_out_what_was_thought_aloud_before_an_earlier_answer() -> None:
+    template = CHATML.replace("{{ m.content }}", "{{ m.content.split('</think>')[-1] if not loop.last else m.content }}")
+    talk = [*PROMPT, {"role": "assistant", "content": "<think>well</think>first"}, *TALK[3:]]
+    found = tokens(tokenizer(template), talk, "last")
+    assert "well" not in tokenizer().decode(found.input_ids)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_tokenizer_that_does_not_keep_the_text_is_refused(plain: bool) -> None:
+    made = tokenizer()
+    made.backend_tokenizer.normalizer = normalizers.Lowercase()
+    talk = [{"role": "assistant", "content": "the Café"}] if plain else [*PROMPT[1:], {"role": "assistant", "content": "the Café"}]
+    with pytest.raises(UnusableError, match=r"tokenizer of a model does not keep the text: .*\(found 'café.*', expected 'Café"):
+        tokens(made, talk)
+    assert tokens(made, [{**message, "content": message["content"].lower()} for message in talk]).supervised
+
+
+def test_a_text_that_the_tokenizer_has_no_tokens_for_is_refused() -> None:
+    raw = Tokenizer(models.WordLevel({"<unk>": 0, "<e>": 1, "yes": 2, "no": 3}, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<e>", unk_token="<unk>")
+    made.chat_template = "{% for m in messages %}{{ m.content }} {% if m.role == 'assistant' %}<e>{% endif %}{% endfor %}"
+    assert turn(made, [{"role": "user", "content": "yes"}], "no").supervised == 2
+    with pytest.raises(UnusableError, match=r"does not keep the text.*\(found '<unk>', expected '\{'\)"):
+        turn(made, [{"role": "user", "content": "yes"}], "{")
+
+
+def test_characters_that_unicode_holds_to_be_the_same_are_kept() -> None:
+    """As Qwen's tokenizer, which composes accents."""
+    made = tokenizer()
+    made.backend_tokenizer.normalizer = normalizers.NFC()
+    assert turn(made, PROMPT, "the cafe\u0301").supervised
+    assert tokens(made, [{"role": "assistant", "content": "the cafe\u0301"}]).supervised
 
 
 def test_an_answer_whose_beginning_melts_into_the_prompt_is_refused() -> None:
@@ -188,11 +264,3 @@ def test_an_answer_whose_beginning_melts_into_the_prompt_is_refused() -> None:
     made.chat_template = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<e>{% endif %}{% endfor %}"
     with pytest.raises(UnusableError, match=r"the answer's beginning becomes one token with the prompt's end .*found 'ab.*expected 'a'"):
         turn(made, [{"role": "user", "content": "a"}], "b")
-
-
-def test_a_prompt_alone_ends_where_the_model_would_speak() -> None:
-    made, chat = tokenizer(), Chat(tokenizer(), "a model")
-    (found,) = chat.encode([chat.prompt(PROMPT)])
-    assert isinstance(found, Tokens)
-    assert found.prompt_ids == made.apply_chat_template(PROMPT, add_generation_prompt=True, return_dict=False)
-    assert (found.answer_ids, found.supervised) == ([], 0)

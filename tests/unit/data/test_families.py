@@ -23,7 +23,7 @@ REFUSED = {
     "deepseek_r1_distill": r"writes another prompt when an answer follows \(found 'hello ther' at token \d+, expected '<think>",
     "deepseekv3": r"writes another prompt when an answer follows \(found 'hello ther' at token \d+, expected '<think>",
     "glm4moe": r"puts no end token after the answer \(found '.*hello there' at its end",  # the next turn's token ends one
-    "idefics3": r"the mask would cover the prompt \(found '.*User: <end_of_utterance>",  # both take content in parts alone
+    "idefics3": r"leaves out what the user says \(found '.*User: <end_of_utterance>",  # both take content in parts alone
     "llava_next": r"the chat template refuses it \('str object' has no attribute 'text'\)",
 }
 REWRITTEN = {"gptoss", "qwen3", "qwen3_5_nothink", "qwen3_5_think", "qwen3_6"}  # an earlier answer is not as it was

@@ -40,12 +40,13 @@ def gathered(cfg: Config) -> Iterator[tuple[Gathering, Kept]]:
     assert isinstance(cfg.data, Files)
     with Gathering() as gathering:
         files.gather(gathering, cfg.data, cfg.prepare.processes)
-        yield gathering, contract.settle(gathering, cfg.data.quality, cfg.data.sources, cfg.prepare)
+        yield gathering, contract.settle(gathering, cfg.data, cfg.prepare)
 
 
 def prepared(cfg: Config) -> Splits:
     """The rows of each file of data/prepared, and of rejected.jsonl."""
     with gathered(cfg) as (gathering, kept):
+        contract.refuse_contaminated(gathering, kept, cfg.data.quality)
         contract.refuse_empty(gathering, kept)
         contract.write(gathering, kept, Path("prepared"))
         assert gathering.read.total() == kept.mask.sum() + gathering.refused.total() + gathering.merged
@@ -337,3 +338,67 @@ def test_the_number_of_processes_changes_no_byte(compose: Compose, cfg: Config) 
     write("preferences.jsonl", pairs(60))
     plain = ("data=files", "data.quality.near_duplicates=null")
     assert prepared(compose(*plain, "prepare.processes=1")) == prepared(compose(*plain, "prepare.processes=2"))
+
+
+def test_a_short_question_of_an_earlier_turn_is_found_in_training(compose: Compose, cfg: Config) -> None:
+    rows = [{"instruction": f"What is {n} and {n + 1}?", "output": f"It is {2 * n + 1}."} for n in range(120)]
+    talks = [
+        {
+            "messages": [
+                {"role": "user", "content": f"Good morning to you, this is caller number {n}, and I am in quite a hurry today."},
+                {"role": "assistant", "content": f"Good morning, caller {n}, what can I do for you?"},
+                {"role": "user", "content": row["instruction"]},
+                {"role": "assistant", "content": row["output"]},
+                {"role": "user", "content": "Thank you."},
+                {"role": "assistant", "content": f"Any time, and a good day to you, caller number {n}!"},
+            ]
+        }
+        for n, row in enumerate(rows)
+    ]
+    write("records.jsonl", rows)
+    write("preferences.jsonl", pairs(60))
+    write("talks.jsonl", talks)
+    sources = "data.sources=[{path: records.jsonl},{path: talks.jsonl},{path: preferences.jsonl}]"
+    splits = prepared(compose("data=files", sources, "data.quality.near_duplicates=null"))
+    held_out = {row["messages"][0]["content"] for split in ("test", "validation") for row in splits[f"sft/{split}"]}
+    asked = {message["content"] for row in splits["sft/train"] for message in row["messages"]}
+    assert sum(text.startswith("What") for text in held_out) > 10
+    assert not held_out & asked
+    assert {row["rule"] for row in splits["rejected"]} == {contract.CONTAMINATING}
+
+
+def test_records_that_differ_in_their_system_message_alone_are_no_near_duplicates(compose: Compose, cfg: Config) -> None:
+    systems = ["You speak like a pirate of the seven seas, loud and rude.", "You are a polite butler who never raises his voice."]
+    write("records.jsonl", [*({"system": system, "instruction": "Say hello.", "output": "Hello."} for system in systems), *records(60)])
+    write("preferences.jsonl", pairs(60))
+    with gathered(compose("data=files")) as (gathering, kept):
+        assert kept.mask[:2].all()
+        assert gathering.refused["near duplicate"] == 0
+
+
+def test_a_record_that_goes_late_is_written_down_as_one_that_goes_early(compose: Compose, cfg: Config) -> None:
+    row = {"system": "Be brief.", "instruction": "Say 7.", "output": "7."}
+    write("records.jsonl", [row, row, {**row, "output": "cafÃ©"}, *records(60)])
+    write("preferences.jsonl", pairs(60))
+    texts = {line["rule"]: line["text"] for line in prepared(compose("data=files"))["rejected"]}
+    assert texts == {"duplicate": "Be brief.\nSay 7.\n7.", "mojibake": "Be brief.\nSay 7.\ncafÃ©"}
+
+
+def test_all_sources_that_can_not_be_used_are_named_at_once(compose: Compose, cfg: Config) -> None:
+    write("records.jsonl", records(20))
+    write("odd.jsonl", [{"this": 1, "that": 2}])
+    sources = "data.sources=[{path: gone.jsonl},{path: records.jsonl},{path: odd.jsonl}]"
+    with pytest.raises(DataError, match=r"2 of 3 sources can't be used:") as caught, gathered(compose("data=files", sources)):
+        pass
+    missing, unknown = caught.value.problems
+    assert missing.startswith("data/raw/gone.jsonl: no such file")
+    assert unknown.startswith("data/raw/odd.jsonl: ")
+    assert "set data.sources[2].form" in str(caught.value)
+
+
+def test_a_test_set_of_texts_that_ask_nothing_is_refused(compose: Compose, cfg: Config) -> None:
+    write("texts.jsonl", [{"text": f"This is the story of number {n}, which nobody has told before."} for n in range(80)])
+    write("preferences.jsonl", pairs(60))
+    sources = "data.sources=[{path: texts.jsonl},{path: preferences.jsonl}]"
+    with pytest.raises(DataError, match=r"(?s)the test set asks nothing:.*sft/test: found \d+ plain texts and no record with a prompt"):
+        prepared(compose("data=files", sources, "data.quality.near_duplicates=null"))

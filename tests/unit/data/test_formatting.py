@@ -148,22 +148,6 @@ def test_a_pair_that_a_cut_makes_the_same_is_dropped(write: Write) -> None:
     assert (counts.dropped, [row["id"] for row in tables.read(TABLE)]) == (1, [f"{2:016x}"])
 
 
-def test_the_pool_has_prompts_with_their_expected_answers(write: Write, chat: Chat) -> None:
-    counts = write([pooled(1, "turn on the lamp")], formatting.POOL)
-    (row,) = tables.read(TABLE)
-    (wanted,) = chat.encode([chat.prompt([{"role": "user", "content": "turn on the lamp"}])])
-    assert row == {"id": f"{1:016x}", "slice": "seen", "prompt_ids": wanted.input_ids, "expected": "an answer"}  # type: ignore[union-attr]
-    assert (counts.supervised, counts.tokens) == (0, len(row["prompt_ids"]))
-
-
-def test_a_pool_may_be_empty_or_missing(write: Write, config: Config, chat: Chat) -> None:
-    write([], formatting.POOL)
-    assert tables.read(TABLE) == []
-    FILE.unlink()
-    assert not formatting.write(FILE, formatting.POOL, chat, config.format, TABLE).found
-    assert tables.table(TABLE).schema.names == ["id", "slice", "prompt_ids", "expected"]
-
-
 def test_the_report_says_what_the_limit_means(write: Write) -> None:
     rows = [record(number, ("user", "a"), ("assistant", "b" * (1 + number % 100))) for number in range(200)]
     found = write(rows).found

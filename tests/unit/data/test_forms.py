@@ -43,11 +43,11 @@ def test_alpaca_begins_with_system_and_history() -> None:
 
 
 def test_sharegpt_has_the_turns_of_tools() -> None:
-    turns = [("human", "Rain?"), ("function_call", "weather()"), ("observation", "dry"), ("gpt", "No.")]
+    turns = [("human", "Rain?"), ("function_call", "weather()"), ("observation", "dry"), ("observation", "warm"), ("gpt", "No.")]
     row = {"system": "Be kind.", "conversations": [{"from": who, "value": said} for who, said in turns]}
     messages = dialogue("sharegpt", row)
-    assert [message["role"] for message in messages] == ["system", "user", "assistant", "tool", "assistant"]
-    assert [message["content"] for message in messages] == ["Be kind.", "Rain?", "weather()", "dry", "No."]
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "tool", "tool", "assistant"]
+    assert [message["content"] for message in messages] == ["Be kind.", "Rain?", "weather()", "dry", "warm", "No."]
 
 
 def test_messages_have_texts_or_parts_that_are_text() -> None:

@@ -82,6 +82,22 @@ def test_a_crowd_of_the_same_leaves_one() -> None:
     assert found == dict.fromkeys(range(1, len(crowd) + 1), 0)
 
 
+def test_in_a_crowd_of_like_prompts_and_answers_those_that_differ_in_case_alone_are_found() -> None:
+    rng = Random(10)
+    text = said(rng, 400)
+    parts = [(f"{number} {edited(text, rng)} {number}", "yes") for number in range(90)]
+    twins = [(prompt.upper(), answer) for prompt, answer in parts]
+    found = near([*parts, *twins, *twins], threshold=1.0)
+    assert found == {record: record % 90 for record in range(90, 270)}
+
+
+def test_records_that_differ_in_any_part_are_no_near_duplicates() -> None:
+    parts = [("be rude", "hello", "hi"), ("be polite", "hello", "hi"), ("be rude", "Hello", "hi")]
+    bands = likeness.bands([f"{asked}\n{answer}" for _, asked, answer in parts])
+    (twin,) = likeness.near_duplicates(bands, 0.8, lambda places: [parts[place] for place in places])
+    assert (twin.record, twin.like) == (2, 0)
+
+
 def test_no_records_and_empty_texts_are_no_trouble() -> None:
     assert near([("", "")]) == {}
     assert near([("", ""), ("", "")]) == {1: 0}
@@ -107,6 +123,20 @@ def test_the_same_prompt_with_another_answer_is_no_contamination() -> None:
     rng = Random(7)
     prompt = said(rng, 40)
     assert holding([(prompt, said(rng, 40))], [(prompt, said(rng, 40))]) == {}
+
+
+def test_a_short_question_of_an_earlier_turn_needs_its_answer_after_it() -> None:
+    talk = "Good morning to you all and to all of your cats.\n\nIs it raining?\n\n{}\n\nShould I go out then, yes or no, what do you say?"
+    held_out = [("Is it raining?", "Yes.")]
+
+    def found(said: str) -> bool:
+        parts = [(talk.format(said), "Go out."), *held_out]
+        texts = ["Is it raining?", *parts[0]]
+        runs = [Runs(np.zeros(3, np.int64), shingles.words(texts)), Runs(np.ones(2, np.int64), shingles.words(held_out[0]))]
+        return bool(likeness.contaminating(runs[1:], runs[:1], 0.8, lambda places: [parts[place] for place in places]))
+
+    assert found("Yes.")
+    assert not found("No, it has been dry all the week, and it will stay so.")
 
 
 def test_a_phrase_that_the_data_is_full_of_names_nobody() -> None:

@@ -8,9 +8,24 @@ from finetune.data import personal
 
 FOUND = {
     "mail address": ["ann.lee+news@example.co.uk", "write to A_b@mail.example.org.", "élodie@example.fr", "bob@münchen.de"],
-    "telephone number": ["+44 20 7946 0958", "+1-202-555-0143", "(202) 555-0143", "202-555-0143", "+49 (0)30 901820 12"],
+    "telephone number": [
+        "+44 20 7946 0958",
+        "+1-202-555-0143",
+        "(202) 555-0143",
+        "202-555-0143",
+        "+49 (0)30 901820 12",
+        "0049 30 901820",
+        "030/9018200",
+        "(0221) / 901820",
+    ],
     "card number": ["4111 1111 1111 1111", "4111111111111111", "5500-0055-5555-5559"],
-    "key": ["sk-" + "a1B2" * 6, "AKIA" + "ABCD" * 4, "ghp_" + "a" * 36, "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJlMTIz"],
+    "key": [
+        "sk-" + "a1B2" * 6,
+        "sk_live_" + "a1B2" * 6,
+        "AKIA" + "ABCD" * 4,
+        "ghp_" + "a" * 36,
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJlMTIz",
+    ],
     "private key": [
         "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----",
         "-----BEGIN PGP PRIVATE KEY BLOCK-----\nlQOYBF\n-----END PGP PRIVATE KEY BLOCK-----",
@@ -21,6 +36,10 @@ LEFT_ALONE = [
     "version 3.12.4, build 20261126",
     "4111 1111 1111 1112",  # Luhn's digit is wrong
     "3.14159265358979323846",
+    "on 26/11/2026, or 02/2026",
+    "binary 00101100, SKU 0012345678, zip 00501-1234, 0000000000",
+    "codes 001 002 003 004, 001.002.003, 0001-01-01, 0000-00-00",
+    "invoice 042/2023, Az. 012/2024, 0123/4567",
     "from 10:00 to 12:30 on 2026-11-26",
     "@property and user@",
     "1 2 3 4 5 6 7 8 9",

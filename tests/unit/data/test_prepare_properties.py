@@ -63,7 +63,7 @@ def accounted_for(given_settings: tuple[Files, Prepare], name: str, content: byt
     with Gathering() as gathering:
         try:
             files.gather(gathering, data, settings.processes)
-            kept = contract.settle(gathering, data.quality, data.sources, settings)
+            kept = contract.settle(gathering, data, settings)
         except DataError as error:
             assert_printable(error)
             return

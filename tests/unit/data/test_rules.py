@@ -64,7 +64,7 @@ def test_rules_that_are_off_are_off(quality: Quality) -> None:
 
 def test_mojibake_is_repaired_on_demand_and_said(quality: Quality) -> None:
     verdict = judge(quality, "Where?", "in a cafÃ© near here", mojibake="repair")
-    assert (verdict.rule, verdict.changed, verdict.texts[1]) == (None, "mojibake repaired", "in a café near here")
+    assert (verdict.rule, verdict.changed, verdict.texts[1]) == (None, ("mojibake repaired",), "in a café near here")
 
 
 def test_only_answers_are_measured_as_answers(quality: Quality) -> None:
@@ -76,16 +76,22 @@ def test_only_answers_are_measured_as_answers(quality: Quality) -> None:
 @pytest.mark.parametrize(
     ("choice", "rule", "changed", "text"),
     [
-        ("count", None, None, "write to ann@example.org"),
-        ("mask", None, "personal data masked", "write to [mail address]"),
-        ("drop", rules.PERSONAL, None, "write to ann@example.org"),
+        ("count", None, (), "write to ann@example.org"),
+        ("mask", None, ("personal data masked",), "write to [mail address]"),
+        ("drop", rules.PERSONAL, (), "write to ann@example.org"),
     ],
 )
 def test_personal_data_is_counted_masked_or_dropped(
-    quality: Quality, choice: str, rule: str | None, changed: str | None, text: str
+    quality: Quality, choice: str, rule: str | None, changed: tuple[str, ...], text: str
 ) -> None:
     verdict = judge(quality, "How?", "write to ann@example.org", personal=choice)
     assert (verdict.rule, verdict.changed, verdict.texts[1], verdict.personal) == (rule, changed, text, ("mail address",))
+
+
+def test_every_change_of_a_record_is_said(quality: Quality) -> None:
+    verdict = judge(quality, "Where?", "in a cafÃ©, ask ann@example.org", mojibake="repair", personal="mask")
+    assert verdict.changed == (rules.REPAIRED, rules.MASKED)
+    assert verdict.texts[1] == "in a café, ask [mail address]"
 
 
 def test_a_longer_answer_with_more_different_words_is_worth_more() -> None:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from transformers import PreTrainedTokenizerBase
 
@@ -11,7 +10,7 @@ from finetune.data import tables
 from finetune.errors import DataError
 from finetune.evaluation import on_policy
 from finetune.evaluation.generation import Answer
-from finetune.evaluation.on_policy import POOL, RULE, Asked, Sampled
+from finetune.evaluation.on_policy import RULE, Asked, Sampled
 from finetune.evaluation.pairs import GIVEN
 from tests.conftest import composed
 
@@ -91,29 +90,8 @@ def given(workspace: Path, tokenizer: PreTrainedTokenizerBase) -> Path:
     return workspace
 
 
-def write_pool(rows: list[dict[str, object]]) -> None:
-    ids = pa.list_(pa.int32())
-    schema = pa.schema([("id", pa.string()), ("slice", pa.string()), ("prompt_ids", ids), ("expected", pa.string())])
-    tables.write(POOL, schema, rows)
-
-
-@pytest.mark.parametrize("empty_pool", [False, True])
-def test_without_a_pool_the_given_prompts_are_asked_each_once(given: Path, tokenizer: PreTrainedTokenizerBase, empty_pool: bool) -> None:
-    if empty_pool:
-        write_pool([])
+def test_the_given_prompts_are_asked_each_once(given: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     asked, end = on_policy.prompts(tokenizer)
     assert [(one.id, one.right) for one in asked] == [("a", ["yes", "aye"]), ("c", ["yes"])]
     assert asked[0].expected_ids == [*tokenizer.encode("yes"), END]
     assert end == END
-
-
-def test_the_pools_prompts_are_asked_with_the_tokens_of_what_is_expected(given: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    messages = [{"role": "user", "content": "Turn on the light"}]
-    answer = '{"intent": "HassTurnOn", "name": "light"}'
-    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    whole = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": answer}], return_dict=False)
-    write_pool([{"id": "p", "slice": "seen", "prompt_ids": prompt, "expected": answer}])
-    (one,), end = on_policy.prompts(tokenizer)
-    assert (one.id, one.ids, one.right, end) == ("p", prompt, [answer], END)
-    assert one.expected_ids == whole[len(prompt) : len(prompt) + len(one.expected_ids)]  # the template writes a line end after it
-    assert one.expected_ids[-1] == END

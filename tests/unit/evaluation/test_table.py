@@ -24,3 +24,16 @@ def test_what_was_not_measured_is_empty_and_the_4_bit_line_is_no_slice() -> None
     text = table.text(report(validation_4bit={"loss": 1.0}, loss_distance_4bit=0.01), ["exact_match", "intent"])
     assert "intent" in text
     assert "4bit" not in text
+
+
+def test_metrics_that_do_not_fit_beside_each_other_go_below() -> None:
+    names = ["exact_match", "ends_with_question", "length_ratio", "sections", "rouge_l"]
+    full = {
+        name: {f"{metric}{end}": 1.0 for metric in names for end in ("", "_low", "_high")} | {"records": 150}
+        for name in ("all", "new_phrasing")
+    }
+    text = table.text(report(**full), names)
+    assert max(map(len, text.splitlines())) <= table.WIDTH
+    assert text.count("100.0 % (100 to 100)") >= 3 * 2 * len(names)
+    assert "…" not in text
+    assert all(name.replace("_", " ") in text for name in names)

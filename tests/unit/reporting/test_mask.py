@@ -112,11 +112,6 @@ def test_pairs_show_both_answers(config: Config, tokenizer: PreTrainedTokenizerB
     assert [shown(html, kind) for kind in ("read", "chosen", "rejected")] == [["which"], ["this"], [" that"]]
 
 
-def test_a_prompt_of_the_pool_shows_the_expected_answer(config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
-    row = {"id": "0", "slice": "seen", "prompt_ids": ids(tokenizer, "which"), "expected": "<this>"}
-    assert 'expected: <span class="tokens">&lt;this&gt;</span>' in page(config, tokenizer, row, split="preference/pool")
-
-
 @pytest.mark.parametrize("text", ["grüß dich", "日本語", "🙂 👩‍👩‍👧", "e\u0301"])
 def test_a_character_of_several_tokens_is_shown_whole(config: Config, tokenizer: PreTrainedTokenizerBase, text: str) -> None:
     found = ids(tokenizer, text)
