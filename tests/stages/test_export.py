@@ -85,7 +85,9 @@ def test_the_manifest_has_every_other_file_and_the_report_counts_them(tiny_run: 
     assert set(described["files"]) == set(found) - {"manifest.json"}
     assert len(described["files"]) > 7
     assert all(entry["sha256"] == hashlib.sha256(found[name]).hexdigest() for name, entry in described["files"].items())
-    assert len(described["data"]) == 6
+    formatted = {file.relative_to(tiny_run).as_posix(): file.read_bytes() for file in (tiny_run / paths.FORMATTED).rglob("*.parquet")}
+    assert described["data"] == {name: hashlib.sha256(data).hexdigest() for name, data in formatted.items()}
+    assert len(formatted) == 5
     report = outputs.read_json(tiny_run / paths.metrics("export"))
     assert (report["files"], report["bytes"]) == (len(found), sum(map(len, found.values())))
     assert report["parameters"] == described["parameters"]["merged"]
