@@ -20,7 +20,7 @@ import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from finetune.errors import SetupError
+from finetune.errors import SHOWN, SetupError
 
 LOADED = ("stages", "hydra_plugins")  # DVC runs every stage, and Hydra loads the plugins
 LOOK = 0.2  # seconds between two looks at the processes, which is how exactly a stage's seconds are known
@@ -32,7 +32,6 @@ STALE_VARIABLES = (
     "MFLAGS",
     "VIRTUAL_ENV",
 )  # settings of this shell, or of the make above, not of a fresh machine
-TAIL = 20  # lines of output shown when a command fails
 GIB = 2**30
 
 
@@ -110,7 +109,7 @@ def call(folder: Path, *command: str) -> Done:
     )
     seconds = time.perf_counter() - begin
     if done.returncode:
-        raise SetupError(f"{' '.join(command)} failed with exit status {done.returncode}:", done.stdout.splitlines()[-TAIL:])
+        raise SetupError(f"{' '.join(command)} failed with exit status {done.returncode}:", done.stdout.splitlines()[-SHOWN:])
     return Done(seconds, done.stdout)
 
 
@@ -154,7 +153,7 @@ def watch(clone: Path, *command: str) -> Watched:
         watched.total = time.perf_counter() - begin
     if process.returncode:
         lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
-        raise SetupError(f"{' '.join(command)} failed with exit status {process.returncode}:", lines[-TAIL:])
+        raise SetupError(f"{' '.join(command)} failed with exit status {process.returncode}:", lines[-SHOWN:])
     missed = sorted(set(stages) - set(watched.started) - {"check"})  # which the committed dvc.lock may have
     if missed:
         raise SetupError(f"{' '.join(command)} did not run all of {len(stages)} stages; not seen:", missed)
