@@ -142,6 +142,13 @@ def divide(path: Path, size: int) -> list[Lines]:
     return [*found, Lines(path, first, count, start, end - start)] if count else found
 
 
+def disk_is_full(error: BaseException) -> bool:
+    """Whether this is what writing to a full disk, or over a quota, raises."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"(os error {errno.ENOSPC})" in str(error)  # how safetensors says it, which writes from Rust
+
+
 def _part(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
@@ -152,7 +159,7 @@ def _whole(path: Path, part: Path) -> Iterator[None]:
         yield
     except OSError as error:
         _clear(part)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if disk_is_full(error):
             raise OutputError(FULL.format(path)) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise OutputError(
@@ -161,7 +168,7 @@ def _whole(path: Path, part: Path) -> Iterator[None]:
         raise
     except BaseException as error:
         _clear(part)
-        if f"(os error {errno.ENOSPC})" in str(error):  # how safetensors says it, which writes from Rust
+        if disk_is_full(error):
             raise OutputError(FULL.format(path)) from error
         raise
 

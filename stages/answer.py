@@ -11,6 +11,7 @@ import logging
 import time
 
 from finetune import outputs, paths, tracking
+from finetune.checkpoints import kept
 from finetune.config.schema import Config
 from finetune.config.stage import run, stage
 from finetune.data import tables
@@ -21,7 +22,7 @@ from finetune.models import adapters
 from finetune.models.base import load_tokenizer
 from finetune.models.loaders import compute_dtype
 
-FOLDERS = {"base": None, "train": paths.TRAIN, "dpo": paths.DPO}
+MADE_OF = {"base": [], "train": [paths.TRAIN], "dpo": [paths.DPO, paths.TRAIN]}  # the tuned model, and what it may sit on
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 def main(cfg: Config) -> None:
     """Ask one model the test prompts, greedily; score the validation records and the held-out pairs with it."""
     which, batch_size, arithmetic = cfg.answer.which, cfg.answer.batch_size, compute_dtype(cfg.model)
-    folder = FOLDERS[which]
+    folder = next(iter(MADE_OF[which]), None)
     prompts = test_prompts(cfg.answer.limit)
     records = tables.read(paths.FORMATTED / "sft" / "validation.parquet")[: cfg.answer.limit]
     pairs = tables.read(paths.FORMATTED / "preference" / "test.parquet")[: cfg.answer.limit]
@@ -39,34 +40,37 @@ def main(cfg: Config) -> None:
     model = adapters.load_tuned(cfg.model, folder)
     ends = end_tokens(model, end_token(tokenizer, [prompt.last for prompt in prompts]))
 
-    began = time.perf_counter()
-    answers = greedy(model, tokenizer, [prompt.ids for prompt in prompts], ends, batch_size, cfg.answer.max_new_tokens, arithmetic)
-    seconds = time.perf_counter() - began
-    scored = likelihoods.of_records(model, tokenizer, records, batch_size, arithmetic)
-    scored += likelihoods.of_pairs(model, tokenizer, pairs, batch_size, arithmetic)
+    with kept.work(f"answer@{which}", cfg, [paths.FORMATTED, paths.PREPARED / "sft", *MADE_OF[which]]) as resumable:
+        began, whole = time.perf_counter(), not resumable.has("answers")
+        asked = model, tokenizer, [prompt.ids for prompt in prompts], ends, batch_size, cfg.answer.max_new_tokens, arithmetic
+        answers = greedy(*asked, resumable.items("answers"))
+        seconds = time.perf_counter() - began
+        scored = likelihoods.of_records(model, tokenizer, records, batch_size, arithmetic, kept=resumable.items)
+        scored += likelihoods.of_pairs(model, tokenizer, pairs, batch_size, arithmetic, resumable.items)
 
-    if folder is not None and adapters.Tuned.of(folder).four_bit:
-        del model  # two at once may be more than a GPU holds
-        trained_over = adapters.load_tuned(cfg.model, folder, four_bit=True)
-        scored += likelihoods.of_records(trained_over, tokenizer, records, batch_size, arithmetic, kind="validation_4bit")
+        if folder is not None and adapters.Tuned.of(folder).four_bit:
+            del model, asked  # two at once may be more than a GPU holds
+            trained_over = adapters.load_tuned(cfg.model, folder, four_bit=True)
+            scored += likelihoods.of_records(trained_over, tokenizer, records, batch_size, arithmetic, "validation_4bit", resumable.items)
 
-    rows = [
-        {
-            "id": prompt.id,
-            "slice": prompt.slice,
-            "prompt": prompt.text,
-            "expected": prompt.expected,
-            "answer": answer.text,
-            "tokens": answer.tokens,
-            "ended": answer.ended,
-        }
-        for prompt, answer in zip(prompts, answers, strict=True)
-    ]
-    outputs.write_jsonl(paths.ANSWERS / f"{which}.jsonl", rows)
-    outputs.write_jsonl(paths.LIKELIHOODS / f"{which}.jsonl", scored)
+        rows = [
+            {
+                "id": prompt.id,
+                "slice": prompt.slice,
+                "prompt": prompt.text,
+                "expected": prompt.expected,
+                "answer": answer.text,
+                "tokens": answer.tokens,
+                "ended": answer.ended,
+            }
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+        outputs.write_jsonl(paths.ANSWERS / f"{which}.jsonl", rows)
+        outputs.write_jsonl(paths.LIKELIHOODS / f"{which}.jsonl", scored)
 
     tokens, cut = sum(answer.tokens for answer in answers), sum(not answer.ended for answer in answers)
-    tracking.metrics({"answers": len(answers), "cut": cut, "tokens": tokens, "tokens_per_second": tokens / seconds})
+    speed = {"tokens_per_second": tokens / seconds} if whole else {}  # else some were there from before
+    tracking.metrics({"answers": len(answers), "cut": cut, "tokens": tokens, **speed})
     log.info("%s: %s answers of %s tokens, %s cut at %d", which, f"{len(answers):,}", f"{tokens:,}", f"{cut:,}", cfg.answer.max_new_tokens)
 
 

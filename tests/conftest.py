@@ -77,6 +77,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, set[
         for name in STAGES:
             main = importlib.import_module(f"stages.{name}").main
             patch.setattr(Config, "__getattribute__", _noting(read[name]), raising=False)
+            patch.setattr("finetune.checkpoints.kept.key", lambda *_: "key")  # which asks for every section that there is
             for which in ("base", "train", "dpo") if name == "answer" else ("",):
                 whole = composed("experiment=tiny", *([f"answer.which={which}"] if which else []))
                 given = cut(whole, main.sections)

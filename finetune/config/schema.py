@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from finetune.config.data import Files, SmartHome
 from finetune.config.section import Count, Positive, Rate, Section, Share
 
+UNRELATED = ("tracking", "resume", "conf_sha")  # sections that determine no result: dvc.yaml lists the first two for no stage
 METRICS = Path(__file__).parents[1] / "evaluation" / "metrics"
 # name:password@ of a database as SQLAlchemy reads it (with / ? # in it, too); or password=, sslpassword=, PWD= in a query or odbc_connect=
 PASSWORD = re.compile(r"^(?!https?:)[^/]*//[^/:]*:[^@]*@|(password|passwd|pwd)\s*=", re.IGNORECASE)
@@ -291,6 +292,18 @@ class Tracking(Section):
         return uri
 
 
+class Resume(Section):
+    """conf/resume: what a killed stage goes on from. Determines no result, so changing it reruns nothing."""
+
+    save_seconds: Annotated[float, Field(ge=0)] | None
+    """Seconds between two checkpoints of a training, stretched so that they take at most 2 % of its time, to 5 minutes at most; 0: after
+    each step; null: nothing is kept of any stage, and a killed one starts from its beginning."""
+    save_total_limit: Positive
+    """Checkpoints kept, the newest."""
+    disk_full: Literal["continue", "stop"]
+    """When the disk is full while a checkpoint is written: go on without it, or end the stage with the last good one."""
+
+
 class Launch(Section):
     """conf/launch: how train and dpo are started; dvc.yaml puts `command` before `-m stages.train`."""
 
@@ -318,6 +331,7 @@ class Config(Section):
     evaluate: Evaluate
     export: Export
     tracking: Tracking
+    resume: Resume
     launch: Launch
 
     @model_validator(mode="after")

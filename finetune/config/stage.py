@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,16 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from finetune import paths, tracking
+from finetune import ending, paths, tracking
+from finetune.checkpoints import lock
 from finetune.config.compose import validate
 from finetune.config.schema import Config
 from finetune.errors import FinetuneError, SetupError
+from finetune.training import world
 
 Main = Callable[[Config], None]
-EVERYWHERE = ("tracking",)  # determines no result, so dvc.yaml lists it for no stage
+EVERYWHERE = ("tracking", "resume")  # determine no result, so dvc.yaml lists them for no stage
+AGAIN = "and the same command starts the stage again, from its last checkpoint if it has one"
 INTERRUPTED = 130  # 128 + SIGINT, what shells report
 
 log = logging.getLogger(__name__)
@@ -55,7 +59,7 @@ def cut(config: Config, sections: tuple[str, ...]) -> Config:
 
 
 def run(main: Main) -> None:
-    """Run a stage as a program; exit status 1 after an error that a user can mend, 130 after Ctrl-C."""
+    """Run a stage as a program; exit status 1 after an error that a user can mend, 130 after Ctrl-C, 143 after SIGTERM."""
     if not paths.PARAMS.is_file():
         found = f"found no file of that name in {Path.cwd().name}/, expected the root of the repository"
         sys.exit(str(SetupError("params.yaml is not here:", [found], "cd there and run the same command again")))
@@ -81,15 +85,26 @@ def _run(name: str, main: Main, composed: DictConfig) -> int:
         config = cut(validate(values), main.sections)  # type: ignore[attr-defined]
         if "threads" in main.sections and "torch" in sys.modules:  # type: ignore[attr-defined]  # stages that compute import it at their top
             _set_threads(config.threads)
-        with tracking.run(name, config):
+        with ending.heeded(), _alone(name, config), tracking.run(name, config):
             main(config)
     except FinetuneError as error:
         log.error("%s", error)
         return 1
     except KeyboardInterrupt:
-        log.error("interrupted; nothing half-written was kept, and the same command starts the stage again")
+        log.error("interrupted; nothing half-written was kept, %s", AGAIN)
         return INTERRUPTED
+    except ending.Terminated as told:
+        log.error("ended by %s; nothing half-written was kept, %s", told, AGAIN)
+        return ending.STATUS
     return 0
+
+
+def _alone(name: str, config: Config) -> AbstractContextManager[None]:
+    """Hold the lock of this stage in this folder: of two that write the same outs the second waits."""
+    if not world.main_process():
+        return nullcontext()
+    addressed = f"{name}@{config.answer.which}" if name == "answer" else name  # as DVC addresses it
+    return lock.held(Path(".resume") / f"{addressed}.lock")
 
 
 def _set_threads(threads: int) -> None:

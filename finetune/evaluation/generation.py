@@ -7,6 +7,7 @@ import torch
 from peft import PeftModel
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
+from finetune.checkpoints.journal import Items, Nowhere
 from finetune.config.schema import OnPolicy
 from finetune.evaluation.sampling import Sampler
 from finetune.models.batches import by_length
@@ -52,6 +53,7 @@ def greedy(
     batch_size: int,
     max_new_tokens: int,
     arithmetic: torch.dtype,
+    items: Items | None = None,
 ) -> list[Answer]:
     """Return the answers, in the order of the prompts.
 
@@ -62,8 +64,10 @@ def greedy(
     were the same in batches of 16, 32, 64 and 128. In 16 bits a near tie may fall otherwise, so keep one batch size within a comparison.
 
     arithmetic: to what it is autocast, as in training; fully trained weights are float32, and base must not be asked in another one.
+    items: where the batches' answers are kept for a stage that dies.
     """
-    return _answers(model, tokenizer, prompts, ends, batch_size, max_new_tokens, arithmetic, "answering", lambda _: LogitsProcessorList())
+    asked = model, tokenizer, prompts, ends, batch_size, max_new_tokens, arithmetic, items
+    return _answers(*asked, "answering", lambda _: LogitsProcessorList())
 
 
 def sampled(
@@ -74,6 +78,7 @@ def sampled(
     ends: Collection[int],
     settings: OnPolicy,
     arithmetic: torch.dtype,
+    items: Items | None = None,
 ) -> list[Answer]:
     """Return one drawn answer for each prompt, in their order; the same name and prompt give the same answer in any batch.
 
@@ -85,8 +90,8 @@ def sampled(
     def drawing(batch: Sequence[int]) -> LogitsProcessorList:
         return LogitsProcessorList([Sampler([names[place] for place in batch], settings.temperature, settings.top_p)])
 
-    size, limit = settings.batch_size, settings.max_new_tokens
-    return _answers(model, tokenizer, prompts, ends, size, limit, arithmetic, "sampling", drawing)
+    asked = model, tokenizer, prompts, ends, settings.batch_size, settings.max_new_tokens, arithmetic, items
+    return _answers(*asked, "sampling", drawing)
 
 
 @torch.inference_mode()
@@ -98,6 +103,7 @@ def _answers(
     batch_size: int,
     max_new_tokens: int,
     arithmetic: torch.dtype,
+    items: Items | None,
     doing: str,
     processors: Callable[[Sequence[int]], LogitsProcessorList],
 ) -> list[Answer]:
@@ -106,9 +112,14 @@ def _answers(
         do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=sorted(ends), pad_token_id=tokenizer.pad_token_id, use_cache=True
     )
     answers: dict[int, Answer] = {}
-    for batch in progress(by_length(prompts, batch_size), doing, unit="batches"):
+    batches = by_length(prompts, batch_size)
+
+    def ask(batch: Sequence[int]) -> list[list[int]]:
         with torch.autocast(model.device.type, dtype=arithmetic, enabled=arithmetic != torch.float32):
-            written = _continued(model, [prompts[place] for place in batch], tokenizer.pad_token_id, processors(batch))
+            return _continued(model, [prompts[place] for place in batch], tokenizer.pad_token_id, processors(batch))
+
+    asked = (items or Nowhere()).each(batches, ask)
+    for batch, written in zip(batches, progress(asked, doing, total=len(batches), unit="batches"), strict=True):
         answers.update({place: _answer(ids, ends, tokenizer) for place, ids in zip(batch, written, strict=True)})
     return [answers[place] for place in range(len(prompts))]
 

@@ -1,13 +1,14 @@
 """How likely a model finds what it should say: rows of reports/likelihoods/<model>.jsonl."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from finetune.checkpoints.journal import Items, nowhere
 from finetune.errors import ModelError
 from finetune.models.scoring import IGNORED, label_logps, labelled
 
@@ -21,14 +22,17 @@ def of_records(
     batch_size: int,
     arithmetic: torch.dtype,
     kind: str = "validation",
+    kept: Callable[[str], Items] = nowhere,
 ) -> list[Row]:
     """A row for each record: log-probability of its supervised tokens, how many they are, and the bytes of their text.
+
+    kept: where results are kept for a stage that dies, by a name.
 
     Raises:
         ModelError: a log-probability is not a finite number.
     """
     pairs = [(record["input_ids"], record["labels"]) for record in records]
-    logps = label_logps(model, pairs, batch_size, tokenizer.pad_token_id, f"scoring {kind} records", arithmetic).tolist()
+    logps = label_logps(model, pairs, batch_size, tokenizer.pad_token_id, f"scoring {kind} records", arithmetic, kept(kind)).tolist()
     _check(logps, records)
     rows = []
     for record, logp in zip(records, logps, strict=True):
@@ -40,13 +44,19 @@ def of_records(
 
 
 def of_pairs(
-    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Row], batch_size: int, arithmetic: torch.dtype
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[Row],
+    batch_size: int,
+    arithmetic: torch.dtype,
+    kept: Callable[[str], Items] = nowhere,
 ) -> list[Row]:
     """A row for each preference pair: log-probability of both answers. Raises ModelError as above."""
     logps = {}
     for side in ("chosen", "rejected"):
         rows = [labelled(pair["prompt_ids"], pair[f"{side}_ids"]) for pair in pairs]
-        logps[side] = label_logps(model, rows, batch_size, tokenizer.pad_token_id, f"scoring {side} answers", arithmetic).tolist()
+        doing, pad_id = f"scoring {side} answers", tokenizer.pad_token_id
+        logps[side] = label_logps(model, rows, batch_size, pad_id, doing, arithmetic, kept(side)).tolist()
         _check(logps[side], pairs)
     return [
         {"kind": "preference", "id": pair["id"], "slice": pair["slice"], "chosen": chosen, "rejected": rejected}

@@ -13,6 +13,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from finetune import paths
+from finetune.checkpoints.journal import Items
 from finetune.config.schema import Model, OnPolicy
 from finetune.data import tables
 from finetune.errors import DataError
@@ -91,8 +92,10 @@ def prompts(tokenizer: PreTrainedTokenizerBase) -> tuple[list[Asked], int]:
     return list(asked.values()), end
 
 
-def ask(model: Model, settings: OnPolicy, tokenizer: PreTrainedTokenizerBase, seed: int) -> list[Sampled]:
+def ask(model: Model, settings: OnPolicy, tokenizer: PreTrainedTokenizerBase, seed: int, items: Items | None = None) -> list[Sampled]:
     """What models/train answers to these prompts; its adapter is merged, so after QLoRA it is the tuned model over the 16-bit base.
+
+    items: where answers are kept for a stage that dies.
 
     Raises:
         DataError: format has not run.
@@ -103,7 +106,7 @@ def ask(model: Model, settings: OnPolicy, tokenizer: PreTrainedTokenizerBase, se
     places = [(one, number) for one in asked for number in range(settings.samples)]
     names = [f"{seed}/{one.id}/{number}" for one, number in places]
     ids = [one.ids for one, _ in places]
-    answers = sampled(tuned, tokenizer, ids, names, end_tokens(tuned, end), settings, compute_dtype(model))
+    answers = sampled(tuned, tokenizer, ids, names, end_tokens(tuned, end), settings, compute_dtype(model), items)
     each = settings.samples
     return [Sampled(one, answers[place * each : (place + 1) * each]) for place, one in enumerate(asked)]
 

@@ -6,6 +6,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from finetune.checkpoints.journal import Items, Nowhere
 from finetune.models.batches import by_length
 from finetune.progress import progress
 
@@ -27,6 +28,7 @@ def label_logps(
     pad_id: int,
     doing: str,
     arithmetic: torch.dtype,
+    items: Items | None = None,
 ) -> torch.Tensor:
     """Return the log-probability of each row's labels, summed over the supervised positions; float32, in the order of the rows.
 
@@ -34,11 +36,18 @@ def label_logps(
     is most of the cost of a small model.
 
     rows: of (input_ids, labels). arithmetic: to what it is autocast, as in training: so the first loss of dpo is ln 2.
+    items: where the batches' results are kept for a stage that dies.
     """
     model.eval()
     sums = torch.zeros(len(rows), dtype=torch.float32)
-    for batch in progress(by_length([ids for ids, _ in rows], batch_size), doing, unit="batches"):
-        sums[batch] = _batch(model, [rows[row] for row in batch], pad_id, arithmetic).cpu()
+    batches = by_length([ids for ids, _ in rows], batch_size)
+
+    def score(batch: list[int]) -> list[float]:
+        return _batch(model, [rows[row] for row in batch], pad_id, arithmetic).tolist()
+
+    scored = (items or Nowhere()).each(batches, score)
+    for batch, logps in zip(batches, progress(scored, doing, total=len(batches), unit="batches"), strict=True):
+        sums[batch] = torch.tensor(logps, dtype=torch.float32)
     return sums
 
 

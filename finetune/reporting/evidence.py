@@ -8,7 +8,7 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from finetune import outputs, paths
-from finetune.config.schema import Config
+from finetune.config.schema import UNRELATED, Config
 from finetune.data import tables
 
 STAGES = ("prepare", "format", "train", "reference", "dpo", "evaluate", "export")
@@ -33,9 +33,10 @@ def numbers(metrics: Mapping[str, Metrics]) -> dict[str, float]:
 
 
 def settings(cfg: Config) -> dict[str, Any]:
-    """`train.r` → value, of every section but tracking; a list as words between commas."""
-    sections = {name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value for name, value in cfg}
-    sections.pop("tracking", None)
+    """`train.r` → value, of every section that determines a result; a list as words between commas."""
+    sections = {
+        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value for name, value in cfg if name not in UNRELATED
+    }
     return {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in _flat("", sections)}
 
 

@@ -65,11 +65,11 @@ def run(stage: str, cfg: Config) -> Iterator[None]:
     current = _open = _begin(stage, cfg.tracking)
     try:
         yield
-    except KeyboardInterrupt:
-        current.end("KILLED", "interrupted")
-        raise
-    except BaseException as error:
+    except Exception as error:
         current.end("FAILED", f"{type(error).__name__}: {error}")
+        raise
+    except BaseException as told:  # Ctrl-C, SIGTERM, the death of dvc
+        current.end("KILLED", str(told) or "interrupted")
         raise
     else:
         current.end("FINISHED")

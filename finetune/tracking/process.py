@@ -61,18 +61,18 @@ class Pipeline:
         """
         experiment = os.environ.get("DVC_EXP_NAME") or None
         baseline = os.environ.get("DVC_EXP_BASELINE_REV") or None
-        dvc = _dvc()
-        process = Process.of(dvc or psutil.Process())
+        above = dvc()
+        process = Process.of(above or psutil.Process())
         started = time.strftime("%Y%m%d-%H%M%S", time.localtime(process.created))
         key = f"{baseline or ''} {experiment or ''} {process.host} {process.pid} {int(process.created)}".strip()
-        return cls(key, experiment or f"{'repro' if dvc else stage}-{started}", experiment, baseline, process)
+        return cls(key, experiment or f"{'repro' if above else stage}-{started}", experiment, baseline, process)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
 
 
-def _dvc() -> psutil.Process | None:
+def dvc() -> psutil.Process | None:
     """The nearest dvc above this process: in a queue that is the one of this task, not the worker that started it."""
     for process in psutil.Process().parents():
         try:

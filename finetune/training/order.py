@@ -24,6 +24,12 @@ class ByLength(Sampler[int]):
         """Choose the epoch; accelerate's data loader calls this."""
         self.epoch = epoch
 
+    def step(self, number: int) -> list[int]:
+        """The indices of an optimizer step, counted from 0 over all epochs."""
+        each = -(-len(self.lengths) // self.batch)
+        place = number % each * self.batch
+        return list(self)[place : place + self.batch]
+
     def __len__(self) -> int:
         return len(self.lengths)
 

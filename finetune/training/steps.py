@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
 
 from finetune import tracking
 from finetune.progress import progress
@@ -24,8 +25,8 @@ PREFERENCE = SUPERVISED | {
 LAST = 10  # steps that a reported loss is the mean of
 
 
-class Steps(TrainerCallback):
-    """Records each optimizer step; on the main process also moves the bar and feeds tracking.
+class Steps(TrainerCallback, ExportableState):
+    """Records each optimizer step, and is in checkpoints with them; on the main process also moves the bar and feeds tracking.
 
     names: key of a step in the report → the trainer's name for it.
     """
@@ -36,17 +37,24 @@ class Steps(TrainerCallback):
         self._bar: Iterator[int] = iter(())
         self._clock, self._tokens = 0.0, 0.0
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {"args": {}, "attributes": {"rows": self.rows}}
+
     def at_the_end(self, name: str) -> float:
         """Mean of the last ten steps."""
         last = [row[name] for row in self.rows[-LAST:]]
         return float(sum(last) / len(last))
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start bar and clock."""
+        """Start bar and clock; the steps that a checkpoint has are told to tracking, whose run then has the whole curve."""
         if world.main_process():
-            self._bar = iter(progress(range(state.max_steps), self.doing, total=state.max_steps, unit="steps"))
+            left = range(state.global_step, state.max_steps)
+            self._bar = iter(progress(left, self.doing, total=len(left), unit="steps"))
             next(self._bar, None)
-        self._clock = time.monotonic()
+            for row in self.rows:
+                tracking.metrics({key: row[key] for key in self.names if key in row}, step=row["step"])
+        self._clock, self._tokens = time.monotonic(), float(state.num_input_tokens_seen)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Move the bar."""

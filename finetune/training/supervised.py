@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
+from finetune.checkpoints.journal import Items
 from finetune.config.schema import Full, Lora, Model
 from finetune.models.scoring import IGNORED, first_learned, label_logps
 from finetune.training import packing, settings
@@ -74,10 +75,18 @@ def trainer(
     return built
 
 
-def validation_loss(trained: PreTrainedModel | PeftModel, records: Dataset, batch_size: int, pad_id: int, arithmetic: torch.dtype) -> float:
+def validation_loss(
+    trained: PreTrainedModel | PeftModel,
+    records: Dataset,
+    batch_size: int,
+    pad_id: int,
+    arithmetic: torch.dtype,
+    items: Items | None = None,
+) -> float:
     """Return the mean loss over all supervised tokens of the records, computed as in training; a mean of batches weighs short ones more."""
     rows = list(zip(records["input_ids"], records["labels"], strict=True))
-    return -float(label_logps(trained, rows, batch_size, pad_id, "validating", arithmetic).double().sum()) / supervised_tokens(records)
+    logps = label_logps(trained, rows, batch_size, pad_id, "validating", arithmetic, items)
+    return -float(logps.double().sum()) / supervised_tokens(records)
 
 
 def supervised_tokens(records: Dataset) -> int:

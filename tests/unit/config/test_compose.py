@@ -51,6 +51,7 @@ def test_what_is_composed_is_what_the_plugin_fingerprints(project: Path) -> None
         "evaluate",
         "export",
         "tracking",
+        "resume",
         "launch",
         "seed",
         "threads",

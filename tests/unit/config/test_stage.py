@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from finetune.config.compose import write_params
-from finetune.config.stage import cut, stage
+from finetune.config.stage import AGAIN, cut, stage
 from tests.conftest import ROOT, Compose
 
 # sitecustomize.py of a stage that sends itself SIGINT, as a terminal would, where it first imports a module or opens a file
@@ -114,7 +114,7 @@ def test_ctrl_c_before_the_work_is_said_in_one_line(prepared: Path, interrupt_at
 def test_ctrl_c_in_the_work_is_said_in_one_line(prepared: Path, interrupt_at: Callable[[str], None]) -> None:
     interrupt_at("conf/config.yaml")
     done = start("check", folder=prepared)
-    says = "check: interrupted; nothing half-written was kept, and the same command starts the stage again\n"
+    says = f"check: interrupted; nothing half-written was kept, {AGAIN}\n"
     assert (done.returncode, done.stderr) == (130, says)
 
 

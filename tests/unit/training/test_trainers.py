@@ -1,19 +1,22 @@
 """What both trainers share."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel
+from transformers import EarlyStoppingCallback, PreTrainedModel
 
 from finetune import paths
+from finetune.checkpoints.kept import Kept
 from finetune.errors import DataError, TrainingError
 from finetune.models import adapters
 from finetune.models.base import load_tokenizer
-from finetune.training import preference, supervised, trainers
+from finetune.training import checkpoints, preference, supervised, trainers
+from finetune.training.order import ByLength
 from finetune.training.preference import First, check_first
 from finetune.training.steps import SUPERVISED, Steps
 from tests.conftest import composed
@@ -33,18 +36,85 @@ def policy(trainer: supervised.Supervised) -> PreTrainedModel:
     return trainer.model  # type: ignore[return-value]  # a PeftModel, which is used like one
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_what_to_lower(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = supervised_trainer()
+@pytest.fixture
+def kept_here(workspace: Path) -> Kept:
+    return Kept(workspace / "kept", composed("resume.save_seconds=0", "resume.save_total_limit=9").resume)
+
+
+def spoilt(trainer: supervised.Supervised, what: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
+    """Have the third step's loss or gradient be no number; the weights that are trained as each step finds them."""
+    found: list[dict[str, torch.Tensor]] = []
     honest: Any = trainer.compute_loss
-    taken = []
 
-    def third_is_nan(*args: Any, **kwargs: Any) -> Any:
-        taken.append(1)
-        return honest(*args, **kwargs) * (math.nan if len(taken) == 3 else 1)
+    def spoil(model: Any, *args: Any, **kwargs: Any) -> Any:
+        found.append({name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad})
+        loss = honest(model, *args, **kwargs)
+        if len(found) != 3:
+            return loss
+        if what == "loss":
+            return loss * math.nan
+        loss.register_hook(lambda gradient: gradient * math.inf)
+        return loss
 
-    monkeypatch.setattr(trainer, "compute_loss", third_is_nan)
-    with pytest.raises(TrainingError, match=r"step 3: the loss is nan.*Lower learning_rate \(it was 0\.001\)"):
-        trainer.train()
+    monkeypatch.setattr(trainer, "compute_loss", spoil)
+    return found
+
+
+@pytest.mark.parametrize(("what", "said"), [("loss", "the loss is nan"), ("gradient", "the norm of the gradient is nan")])
+def test_a_number_that_is_not_finite_stops_the_run_before_a_step_is_taken_on_it(
+    kept_here: Kept, monkeypatch: pytest.MonkeyPatch, what: str, said: str
+) -> None:
+    trainer = supervised_trainer()
+    found = spoilt(trainer, what, monkeypatch)
+    with pytest.raises(TrainingError) as caught:
+        trainer.train_through(kept_here, trainers.names(paths.FORMATTED / "sft" / "train.parquet", None))
+    records = [f"{place:016x}" for place in ByLength(trainers._lengths(trainer.train_dataset), 8, 17).step(2)]
+    assert len(records) == 8
+    message = str(caught.value)
+    assert message.startswith(
+        f"step 3: {said}, expected a finite number; no optimizer step was taken on it, and the last good checkpoint is"
+    )
+    assert f"{kept_here.folder}/step-2. Its records: {', '.join(records)}. Look at them, lower learning_rate (it was 0.001)" in message
+    after = dict(policy(trainer).named_parameters())
+    assert all(torch.equal(after[name], weight) for name, weight in found[2].items())
+    saved = checkpoints.read(kept_here.newest() or Path())["weights"]
+    assert all(torch.equal(saved[name], weight) for name, weight in found[2].items()), "the checkpoint is from before it"
+
+
+def test_packed_records_are_named_each(workspace: Path) -> None:
+    path = write_formatted(paths.FORMATTED) / "sft" / "train.parquet"
+    assert trainers.names(path, [[3, 1], [0], [2, 4]])([2, 0]) == [f"{record:016x}" for record in (2, 4, 3, 1)]
+
+
+def test_the_records_of_a_step_are_those_of_the_order(workspace: Path) -> None:
+    order = ByLength([5, 3, 9, 1, 2, 8, 7], 3, 11)
+    for epoch in (0, 1):
+        order.set_epoch(epoch)
+        assert [row for step in range(3) for row in order.step(3 * epoch + step)] == list(order)
+
+
+def test_early_stopping_and_the_best_score_go_on_too(kept_here: Kept) -> None:
+    """Nothing sets them yet; who adds a callback with a state finds it again after a death."""
+    trainer = supervised_trainer()
+    waiting = EarlyStoppingCallback(early_stopping_patience=9)
+    waiting.early_stopping_patience_counter = 4
+    trainer.callback_handler.callbacks.append(waiting)
+    trainer.args.max_steps = 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(waiting, "on_train_begin", lambda *_, **__: None)  # which asks for settings that are not ours yet
+        trainer.train_through(kept_here, lambda _: [])
+        trainer.state.best_metric, trainer.state.best_global_step = 0.25, 1
+        shutil.rmtree(kept_here.folder or Path())
+        trainer._save_checkpoint(None, None)
+
+        again = supervised_trainer()
+        other = EarlyStoppingCallback(early_stopping_patience=9)
+        patch.setattr(other, "on_train_begin", lambda *_, **__: None)
+        again.callback_handler.callbacks.append(other)
+        again.args.max_steps = 3
+        again.train_through(kept_here, lambda _: [])
+    assert other.early_stopping_patience_counter == 4
+    assert (again.state.best_metric, again.state.best_global_step) == (0.25, 1)
 
 
 def test_the_adapter_of_a_four_bit_model_stays_float32(workspace: Path) -> None:

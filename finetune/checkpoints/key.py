@@ -1,0 +1,42 @@
+"""What determines the result of a stage, as one hash: settings, inputs, code, environment, number of processes."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import finetune
+from finetune.config.schema import UNRELATED, Config
+from finetune.fingerprint import Fingerprint
+from finetune.training import world
+
+CODE = Path(finetune.__file__).parents[1]
+DIGITS = 16
+
+
+def key(cfg: Config, inputs: Sequence[Path]) -> str:
+    """Return 16 hex digits. cfg: as the stage got it, its own sections alone; the base model is in them by its revision and sha256.
+
+    All modules count, not only those that the stage imports: a few too many cost a start from the beginning, one too few a wrong result.
+
+    inputs: files and folders that the stage reads.
+    """
+    settings = cfg.model_dump(mode="json", exclude=set(UNRELATED))
+    code = [file for folder in ("finetune", "stages") for file in sorted((CODE / folder).rglob("*.py"))]
+    parts = [
+        json.dumps(settings, sort_keys=True),
+        *(f"{file.relative_to(CODE).as_posix()} {_sha256(file)}" for file in code),
+        *(f"{file.as_posix()} {_sha256(file)}" for path in inputs for file in _files(path)),
+        Fingerprint.of_this_machine(CODE).id,
+        str(world.size()),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:DIGITS]
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

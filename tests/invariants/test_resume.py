@@ -1,0 +1,115 @@
+"""A stage that dies and is started again leaves the bytes of one that did not: whatever it does, and wherever it dies."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune import paths
+from finetune.training.steps import Steps
+from stages import dpo, reference, train
+from tests.conftest import ROOT, composed
+from tests.tokens import write_formatted
+
+COMMON = ["experiment=tiny", "resume.save_seconds=0", "train.num_train_epochs=2", "dpo.num_train_epochs=2", "train.learning_rate=0.005"]
+CLASSES = {
+    "plain": [],
+    "dropout": ["train.lora_dropout=0.2", "dpo.lora_dropout=0.2"],
+    "accumulation": [
+        f"{stage}.{key}=2" for stage in ("train", "dpo") for key in ("per_device_train_batch_size", "gradient_accumulation_steps")
+    ],
+    "packing": ["train.packing=true", "train.max_length=64", "train.per_device_train_batch_size=2", "format.max_length=64"],
+    "full": ["train=full", "dpo=full"],
+    "qlora": ["train=qlora"],
+    "8-bit optimizer": ["train.optim=adamw_8bit", "dpo.optim=adamw_8bit"],
+    "checkpointing of activations": ["train.gradient_checkpointing=true", "dpo.gradient_checkpointing=true"],
+    "a number of steps": ["train.max_steps=5", "dpo.max_steps=3", "train.num_train_epochs=1"],
+}
+
+
+class Death(BaseException):
+    """Not an error: nothing may catch it."""
+
+
+def dies_after(steps: int, patch: pytest.MonkeyPatch) -> None:
+    """Have the training that follows end, as if killed, at the beginning of the step after this many."""
+
+    def die(self: Steps, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        if state.global_step == steps:
+            raise Death
+
+    patch.setattr(Steps, "on_step_begin", die, raising=False)
+
+
+def outs() -> dict[str, str]:
+    found = [path for folder in (paths.MODELS, paths.REFERENCE, paths.REPORTS) for path in folder.rglob("*") if path.is_file()]
+    return {path.as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(found)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    write_formatted(paths.FORMATTED, records=20, pairs=12)
+    yield tmp_path
+    assert not list(tmp_path.glob(".resume/*/*")), "what was kept is removed when the outs are there"
+
+
+@pytest.mark.parametrize("settings", CLASSES.values(), ids=CLASSES)
+def test_a_training_killed_anywhere_ends_with_the_same_bytes(folder: Path, settings: list[str]) -> None:
+    cfg = composed(*COMMON, *settings)
+    stages = {"train": train, "reference": reference, "dpo": dpo}
+    for stage in stages.values():
+        stage.main(cfg)
+    undisturbed = outs()
+    for path in undisturbed:
+        Path(path).unlink()
+
+    for name, stage in stages.items():
+        for steps in {"train": (1, 3, 4), "dpo": (1, 2)}.get(name, ()):  # in an epoch's middle and at its end; the second one too
+            with pytest.MonkeyPatch.context() as patch:
+                dies_after(steps, patch)
+                with pytest.raises(Death):
+                    stage.main(cfg)
+            assert not paths.metrics(name).exists()
+            assert [path.name for path in Path(".resume", name).glob("*/step-*")], "it had got somewhere"
+        stage.main(cfg)
+    assert outs() == undisturbed
+
+
+PROGRAM = """
+import os, sys
+from finetune.training.steps import Steps
+from stages import train
+from tests.conftest import composed
+def die(self, args, state, *_, **__):
+    if state.global_step == int(os.environ["DIES_AFTER"]):
+        os._exit(9)
+Steps.on_step_begin = die
+train.main(composed(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_of_two_processes_each_finds_its_place_again(folder: Path) -> None:
+    """Each draws its own dropout and reads its own half of the batches, in the second epoch's order too."""
+    overrides = [*COMMON, "train.lora_dropout=0.2", "train.per_device_train_batch_size=2"]
+    (folder / "program.py").write_text(PROGRAM)
+
+    def started(dies_after: int) -> int:
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DIES_AFTER": str(dies_after)}
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "program.py"]
+        return subprocess.run([sys.executable, *launcher, *overrides], env=environment, capture_output=True, check=False).returncode
+
+    assert started(dies_after=-1) == 0
+    undisturbed = outs()
+    for path in undisturbed:
+        Path(path).unlink()
+    for steps in (2, 5, 7):  # of 5 an epoch
+        assert started(steps) != 0
+    assert started(dies_after=-1) == 0
+    assert outs() == undisturbed
