@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -51,6 +51,7 @@ LIBRARIES = (
     "unsloth",
     "unsloth-zoo",
 )
+ENCODED = ("gpu", "libraries", "lock")  # fields that are no text
 NONE = "none"
 
 
@@ -96,9 +97,23 @@ class Fingerprint:
         """The one whose `as_dict` this is, also after JSON. Raises TypeError when keys are missing or unknown."""
         return cls(**{**values, "gpu": tuple(values["gpu"]) if values.get("gpu") else None})
 
+    @classmethod
+    def from_tags(cls, tags: Mapping[str, str]) -> Self | None:
+        """That of a run in MLflow, from its tags; None where it has none, as from before there were fingerprints."""
+        if "environment" not in tags:
+            return None
+        found = {field.name: tags.get(f"environment.{field.name}") for field in fields(cls)}
+        return cls.from_dict({name: json.loads(text) if text and name in ENCODED else text for name, text in found.items()})
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {**asdict(self), "gpu": list(self.gpu) if self.gpu else None}
+
+    def as_tags(self) -> dict[str, str]:
+        """Tags of a run in MLflow: `environment` is the id, `environment.cpu` a field; what is no text is JSON."""
+        values = {f"environment.{name}": value for name, value in self.as_dict().items() if value is not None}
+        encoded = {name: value if isinstance(value, str) else json.dumps(value, sort_keys=True) for name, value in values.items()}
+        return {"environment": self.id, **encoded}
 
     @property
     def id(self) -> str:
@@ -107,9 +122,9 @@ class Fingerprint:
 
     def lines(self) -> dict[str, str]:
         """Field → one line for people, packages by their own names: what `differences` compares."""
-        fields = self.as_dict() | {"gpu": ", ".join(self.gpu or ()), "lock": ""}
+        values = self.as_dict() | {"gpu": ", ".join(self.gpu or ()), "lock": ""}
         lock = {f"lock {self.lock['name']}": self.lock["sha256"][:12]} if self.lock else {}
-        plain = {name: str(value) for name, value in fields.items() if name != "libraries" and value}
+        plain = {name: str(value) for name, value in values.items() if name != "libraries" and value}
         return {**plain, **lock, **self.libraries}
 
     def differences(self, other: "Fingerprint") -> list[str]:

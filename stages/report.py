@@ -11,6 +11,7 @@ import os
 from finetune import outputs, paths, tracking
 from finetune.config.schema import Config
 from finetune.config.stage import run, stage
+from finetune.fingerprint import Fingerprint
 from finetune.reporting import evidence, figures, page, provenance
 from finetune.tracking import hashes
 
@@ -43,7 +44,8 @@ def main(cfg: Config) -> None:
         figures.lengths(evidence.lengths(), cfg.format.max_length, drawn["Lengths"])
 
         makers = tracking.made_by()
-        outputs.write_text(paths.REPORT, page.write(cfg, metrics, samples, origin, experiment, makers))
+        environment = Fingerprint.of_this_machine()
+        outputs.write_text(paths.REPORT, page.write(cfg, metrics, samples, origin, experiment, environment, makers))
         log.info("%s and %d figures written", paths.REPORT, len(drawn))
 
         tracking.params(evidence.settings(cfg), on="pipeline")

@@ -7,6 +7,7 @@ from typing import Any
 from finetune.config.schema import Config
 from finetune.evaluation.samples import in_turn
 from finetune.evaluation.slices import scored
+from finetune.fingerprint import Fingerprint
 from finetune.reporting.evidence import MODELS, Metrics
 from finetune.reporting.provenance import Origin
 
@@ -26,6 +27,7 @@ def write(
     samples: Sequence[dict[str, Any]],
     origin: Origin,
     experiment: str | None,
+    environment: Fingerprint,
     makers: Mapping[str, Any] | None,
 ) -> str:
     """Return the page as Markdown, its pictures in figures/ beside it; `makers`: what tracking.made_by() said."""
@@ -45,6 +47,8 @@ def write(
         "## What it was trained on",
         _data(metrics),
         _picture("Lengths"),
+        "## Where it was made",
+        _environment(environment),
         "## Who made what",
         _makers(makers),
         "## Making it again",
@@ -135,6 +139,15 @@ def _data(metrics: Mapping[str, Metrics]) -> str:
     return "\n\n".join(part for part in (story, reasons, splits, dropped) if part)
 
 
+def _environment(environment: Fingerprint) -> str:
+    rows = [(name, text) for name, text in environment.lines().items() if name not in environment.libraries]
+    libraries = ", ".join(f"{name} {version}" for name, version in environment.libraries.items())
+    return (
+        f"In the environment `{environment.id}`. The same commit, data and settings give the same bytes where it is the same; "
+        f"in another one they may not.\n\n{_table(('', ''), rows)}\n\nPackages that decide bytes: {libraries}."
+    )
+
+
 def _makers(makers: Mapping[str, Any] | None) -> str:
     if makers is None:
         return "Not known: tracking is off, or MLflow could not be asked."
@@ -144,7 +157,10 @@ def _makers(makers: Mapping[str, Any] | None) -> str:
 def _maker(maker: Mapping[str, Any] | None) -> str:
     if maker is None:
         return "not found in MLflow; it was made where MLflow did not hear of it"
-    return f"made by {'this run' if maker['here'] else 'run ' + maker['name']} (`{maker['run']}`)"
+    made = f"made by {'this run' if maker['here'] else 'run ' + maker['name']} (`{maker['run']}`)"
+    if maker["differences"]:
+        return f"{made}, in another environment, `{maker['environment']}`: {'; '.join(maker['differences'])}"
+    return made if maker["environment"] else f"{made}, in an environment that was not noted"
 
 
 def _again(origin: Origin, experiment: str | None) -> str:

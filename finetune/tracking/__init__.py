@@ -23,6 +23,7 @@ import psutil
 
 from finetune import paths
 from finetune.config.schema import Config, Tracking
+from finetune.fingerprint import Fingerprint
 from finetune.tracking import hashes, sender
 from finetune.tracking.process import Pipeline, Process
 from finetune.tracking.spool import Writer
@@ -111,7 +112,10 @@ def dataset(name: str, path: Path, on: On = "stage") -> None:
 
 
 def made_by(limit: float = 30.0) -> dict[str, Any] | None:
-    """Who made what each stage left, by its name in dvc.lock: {"run", "name", "here"}, or None where MLflow knows no such run.
+    """Who made what each stage left, by its name in dvc.lock, or None where MLflow knows no such run.
+
+    {"run", "name", "here", "environment", "differences"}: id of the environment it was made in (None: not known), and in which lines that
+    differs from this one.
 
     MLflow knows; the sender asks it and leaves the answer in the spool. This waits for `limit` seconds at most. None: nobody to ask.
     """
@@ -163,6 +167,7 @@ def _begin(stage: str, settings: Tracking) -> Run:
         "uri": address(settings, home),
         "experiment": settings.experiment,
         "lock": hashes.read(),
+        "environment": Fingerprint.of_this_machine().as_tags(),
     }
     writer = Writer(home, stage, header)
     writer.add("metrics", values={"startup_seconds": time.time() - process.create_time()}, step=0, on="stage")

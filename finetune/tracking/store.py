@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
+from finetune.fingerprint import Fingerprint
 from finetune.tracking import hashes
 from finetune.tracking.process import Process
 from finetune.tracking.spool import Event, Spool
@@ -51,6 +52,7 @@ class Store:
             "finetune.key": pipeline["key"],
             MLFLOW_SOURCE_NAME: "dvc.yaml",
             **_process(pipeline["process"]),
+            **header.get("environment", {}),
             **{f"dvc.{name}": pipeline[name] for name in ("experiment", "baseline") if pipeline[name]},
         }
         return self._find_or_create("finetune.key", tags, header["at"], pipeline["name"])
@@ -65,6 +67,7 @@ class Store:
             MLFLOW_PARENT_RUN_ID: parent,
             MLFLOW_SOURCE_NAME: f"stages.{header['stage']}",
             **_process(header["process"]),
+            **header.get("environment", {}),
         }
         return self._find_or_create("finetune.spool", tags, header["at"], header["name"])
 
@@ -83,8 +86,12 @@ class Store:
                 self._client.set_tag(run.info.run_id, "dvc.entry", entry)
 
     def makers(self, spool: Spool, parent: str) -> dict[str, dict[str, Any] | None]:
-        """For each stage in dvc.lock but the asking one, the run that made what is locked: of this pipeline, else the latest one."""
+        """For each stage in dvc.lock but the asking one, the run that made what is locked: of this pipeline, else the latest one.
+
+        With it, in which lines the environment it was made in differs from the asking stage's.
+        """
         found: dict[str, dict[str, Any] | None] = {}
+        asking = Fingerprint.from_tags(spool.header.get("environment", {}))
         for stage, entry in hashes.entries(spool.header["lock"]).items():
             if stage == spool.header["name"]:
                 continue
@@ -93,7 +100,14 @@ class Store:
             found[stage] = None
             if runs:
                 above = runs[-1].data.tags[MLFLOW_PARENT_RUN_ID]
-                found[stage] = {"run": runs[-1].info.run_id, "name": self._client.get_run(above).info.run_name, "here": above == parent}
+                made_in = Fingerprint.from_tags(runs[-1].data.tags)
+                found[stage] = {
+                    "run": runs[-1].info.run_id,
+                    "name": self._client.get_run(above).info.run_name,
+                    "here": above == parent,
+                    "environment": made_in.id if made_in else None,
+                    "differences": made_in.differences(asking) if made_in and asking else [],
+                }
         made = {f"made_by.{_key(stage)}": maker["run"] for stage, maker in found.items() if maker is not None}
         self._log(parent, tags=made)
         return found

@@ -62,6 +62,17 @@ def test_it_says_what_is_here_and_comes_back_from_json() -> None:
     assert found.lock["sha256"] == hashlib.sha256((ROOT / found.lock["name"]).read_bytes()).hexdigest()
 
 
+def test_it_comes_back_from_the_tags_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Fingerprint.of_this_machine(ROOT)
+    tags = found.as_tags()
+    assert tags["environment"] == found.id
+    assert tags["environment.cpu"] == found.cpu
+    assert Fingerprint.from_tags({**tags, "stage": "train"}) == found
+    assert Fingerprint.from_tags({"stage": "train"}) is None
+    bare = dataclasses.replace(found, gpu=("NVIDIA H200",), driver="1", lock=None)
+    assert Fingerprint.from_tags(bare.as_tags()) == bare
+
+
 def test_every_package_of_ours_that_decides_bytes_is_named_as_the_locks_name_it() -> None:
     locked = {name for lock in LOCKS for name in pins(ROOT / lock)}
     assert set(fingerprint.LIBRARIES) - locked == set()

@@ -6,11 +6,22 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
+from finetune.fingerprint import Fingerprint
 from finetune.reporting import page
 from finetune.reporting.provenance import Origin
 from tests.conftest import Compose
 
 CLEAN = Origin("0123abc")
+HERE = Fingerprint(
+    cpu="AMD EPYC (family 26, model 2)",
+    instructions="AVX2",
+    gpu=None,
+    driver=None,
+    libc="glibc 2.36",
+    python="3.11.7",
+    libraries={"numpy": "2.4.6", "torch": "2.13.0+cpu"},
+    lock={"name": "requirements.lock", "sha256": "b9" * 32},
+)
 HOSTILE = "```\n\n# heading\r\n~~~\u2028</code></pre><script>alert(1)</script> | a | [b](javascript:c) `d` &lt; \x1b[31m"
 
 
@@ -22,12 +33,14 @@ def sample(prompt: str = "is tower fan on", said: str = "{}", where: str = "new_
 
 @pytest.fixture
 def written(compose: Compose, metrics: dict[str, Any]) -> str:
-    makers = {
-        "train": {"run": "f" * 32, "name": "puffy-daks", "here": False},
-        "dpo": {"run": "a" * 32, "name": "x", "here": True},
+    makers: dict[str, Any] = {
+        "train": {"run": "f" * 32, "name": "puffy-daks", "here": False, "environment": HERE.id, "differences": []},
+        "format": {"run": "e" * 32, "name": "old-mare", "here": False, "environment": "0" * 12, "differences": ["cpu: A → B", "x: 1 → 2"]},
+        "prepare": {"run": "d" * 32, "name": "grey-mare", "here": False, "environment": None, "differences": []},
+        "dpo": {"run": "a" * 32, "name": "x", "here": True, "environment": HERE.id, "differences": []},
         "check": None,
     }
-    return page.write(compose(), metrics, [sample()], Origin("0123abc", diff="+r: 32"), "salty-soup", makers)
+    return page.write(compose(), metrics, [sample()], Origin("0123abc", diff="+r: 32"), "salty-soup", HERE, makers)
 
 
 def test_every_model_has_a_row_for_every_slice(written: str) -> None:
@@ -43,7 +56,7 @@ def test_it_shows_answers_side_by_side(written: str) -> None:
 
 def test_whatever_a_model_says_stays_in_its_block(compose: Compose, metrics: dict[str, Any]) -> None:
     samples = [sample(HOSTILE, HOSTILE * times) for times in (1, 40)]
-    tokens = MarkdownIt().parse(page.write(compose(), metrics, samples, CLEAN, None, None))
+    tokens = MarkdownIt().parse(page.write(compose(), metrics, samples, CLEAN, None, HERE, None))
     blocks = [token.content for token in tokens if token.type == "fence" and token.info == "text"]
     assert [block.count("prompt  ") for block in blocks] == [1, 1]
     assert all("``` # heading ~~~ </code></pre><script>alert(1)</script> | a |" in block for block in blocks)
@@ -52,7 +65,9 @@ def test_whatever_a_model_says_stays_in_its_block(compose: Compose, metrics: dic
 
 
 def test_a_long_answer_is_wrapped_and_cut_and_an_empty_one_named(compose: Compose, metrics: dict[str, Any]) -> None:
-    written = page.write(compose(), metrics, [sample(said="word " * 1000), sample(said="x" * 5000), sample(said="\n")], CLEAN, None, None)
+    written = page.write(
+        compose(), metrics, [sample(said="word " * 1000), sample(said="x" * 5000), sample(said="\n")], CLEAN, None, HERE, None
+    )
     blocks = re.findall(r"```text\n(.*?)\n```", written, flags=re.DOTALL)
     assert [block.count("…") for block in blocks] == [4, 4, 0]
     assert max(len(line) for block in blocks for line in block.splitlines()) <= page.WIDTH
@@ -61,7 +76,7 @@ def test_a_long_answer_is_wrapped_and_cut_and_an_empty_one_named(compose: Compos
 
 def test_each_kind_of_outcome_is_shown_before_a_second_of_any(compose: Compose, metrics: dict[str, Any]) -> None:
     samples = [sample(str(number)) for number in range(20)] + [sample("worse", dpo="wrong"), sample("elsewhere", where="seen")]
-    written = page.write(compose(), metrics, samples, CLEAN, None, None)
+    written = page.write(compose(), metrics, samples, CLEAN, None, HERE, None)
     assert re.findall(r"^prompt    .{14}(\w+)$", written, flags=re.MULTILINE) == [*"01234567", "worse", "elsewhere"]
 
 
@@ -76,21 +91,31 @@ def test_it_tells_what_was_rejected_or_changed_and_why(written: str) -> None:
 
 
 def test_it_says_who_made_each_stage(written: str) -> None:
-    assert f"- train: made by run puffy-daks (`{'f' * 32}`)" in written
-    assert f"- dpo: made by this run (`{'a' * 32}`)" in written
+    assert f"- train: made by run puffy-daks (`{'f' * 32}`)\n" in written
+    assert f"- dpo: made by this run (`{'a' * 32}`)\n" in written
     assert "- check: not found in MLflow" in written
+
+
+def test_it_says_where_it_was_made_and_which_stages_elsewhere(written: str) -> None:
+    assert f"In the environment `{HERE.id}`." in written
+    for row in ("| cpu | AMD EPYC (family 26, model 2) |", "| instructions | AVX2 |", "| lock requirements.lock | b9b9b9b9b9b9 |"):
+        assert row in written
+    assert "Packages that decide bytes: numpy 2.4.6, torch 2.13.0+cpu." in written
+    other = f"- format: made by run old-mare (`{'e' * 32}`), in another environment, `{'0' * 12}`: cpu: A → B; x: 1 → 2\n"
+    assert other in written
+    assert f"- prepare: made by run grey-mare (`{'d' * 32}`), in an environment that was not noted\n" in written
 
 
 def test_it_gives_the_commands_that_make_it_again(written: str, compose: Compose, metrics: dict[str, Any]) -> None:
     assert "git checkout 0123abc\ngit apply uncommitted.diff\n.venv/bin/dvc repro" in written
     assert "`.venv/bin/dvc exp apply salty-soup`" in written
-    clean = page.write(compose(), metrics, [], CLEAN, None, None)
+    clean = page.write(compose(), metrics, [], CLEAN, None, HERE, None)
     assert "git checkout 0123abc\n.venv/bin/dvc repro" in clean
     assert "exp apply" not in clean
     assert "Not known: tracking is off" in clean
-    assert "git is not installed" in page.write(compose(), metrics, [], Origin(None, missing="git is not installed"), None, None)
+    assert "git is not installed" in page.write(compose(), metrics, [], Origin(None, missing="git is not installed"), None, HERE, None)
 
 
 def test_four_bit_training_says_how_far_its_base_lies(compose: Compose, metrics: dict[str, Any]) -> None:
     metrics["evaluate"]["train"] |= {"validation_4bit": {"loss": 0.25}, "loss_distance_4bit": 0.04}
-    assert "validation loss 0.2500, +0.0400 from the one above" in page.write(compose(), metrics, [], CLEAN, None, None)
+    assert "validation loss 0.2500, +0.0400 from the one above" in page.write(compose(), metrics, [], CLEAN, None, HERE, None)

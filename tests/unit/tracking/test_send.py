@@ -1,5 +1,6 @@
 """The sender: everything arrives, once, also after it was killed, and what can't be sent is kept. MLflow is real, its database sqlite."""
 
+import dataclasses
 import os
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from finetune import tracking
+from finetune.fingerprint import Fingerprint
 from finetune.tracking import hashes, sender, spool
 from finetune.tracking.send import Sender
 from finetune.tracking.spool import Spool
@@ -106,6 +108,14 @@ def test_a_run_that_grows_is_sent_as_it_grows(database: Path) -> None:
         loop.step()
         assert len(contents(database)["metrics"]) == 2
         assert runs(database) == {"pipeline": "RUNNING", "train": "RUNNING"}
+
+
+def test_a_run_and_its_pipeline_say_in_which_environment_they_were(database: Path) -> None:
+    train()
+    Sender(database.parent).step()
+    here = Fingerprint.of_this_machine()
+    found = rows(database, "select key, value from tags where key like 'environment%'")
+    assert sorted(found) == sorted([*here.as_tags().items()] * 2)
 
 
 def test_the_end_of_the_report_ends_the_pipeline(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,6 +239,32 @@ def test_a_skipped_stage_is_linked_to_the_run_that_made_it(database: Path, monke
         database, "select key, value from tags where key like 'made_by.%' and value = (select run_uuid from runs where name = 'train')"
     )
     assert tags == [("made_by.train", first["train"]["run"])] * 2
+
+
+def test_a_stage_that_was_made_in_another_environment_is_told(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = Sender(database.parent)
+    monkeypatch.setattr(sender, "wait", lambda done, *_: loop.step() and None)
+    here = Fingerprint.of_this_machine()
+    there = dataclasses.replace(here, cpu="another", libraries={**here.libraries, "torch": "2.0.0"})
+    made: dict[str, Any] = {}
+
+    def makers(name: str, stage: str, environment: Fingerprint) -> dict[str, Any]:
+        monkeypatch.setenv("DVC_EXP_NAME", name)
+        monkeypatch.setattr(Fingerprint, "of_this_machine", lambda: environment)
+        with tracking.run(stage, settings()):
+            pass
+        made[stage] = {"cmd": stage, "params": {"by": name}}
+        lock(**made)
+        with tracking.run("report", settings()):
+            found = tracking.made_by()
+        assert found is not None
+        return found
+
+    assert makers("first", "train", there)["train"]["differences"] == []
+    second = makers("second", "dpo", here)
+    assert second["train"]["environment"] == there.id
+    assert second["train"]["differences"] == [f"cpu: another → {here.cpu}", f"torch: 2.0.0 → {here.libraries['torch']}"]
+    assert (second["dpo"]["environment"], second["dpo"]["differences"]) == (here.id, [])
 
 
 def test_a_server_that_is_away_leaves_everything_where_it_is(
