@@ -17,11 +17,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from finetune import environment
+from finetune import environment, instructions
 
-CPUINFO = Path("/proc/cpuinfo")
-AVX512 = {"avx512vl", "avx512bw", "avx512dq", "fma"}  # what torch asks for before it uses it
-AVX2 = {"avx2", "fma"}
 # Packages whose code makes or rounds what is in the outs; all others are pinned by the lock, whose sha256 stands beside them.
 LIBRARIES = (
     "accelerate",
@@ -79,11 +76,10 @@ class Fingerprint:
     def of_this_machine(cls, root: Path | None = None) -> Self:
         """Ask this machine; `root` is the repository with the locks (default: the working directory)."""
         installed = environment.installed()
-        cpu = _cpu()
         names, driver = _gpus()
         return cls(
-            cpu=cpu.get("name", platform.machine()),
-            instructions=instructions(set(cpu.get("flags", "").split())),
+            cpu=_cpu(instructions.cpu()),
+            instructions=instructions.widest(instructions.cpu_flags()),
             gpu=names or None,
             driver=driver,
             libc=_libc(),
@@ -134,27 +130,11 @@ class Fingerprint:
         return [f"{name}: {here.get(name, NONE)} → {there.get(name, NONE)}" for name in names if here.get(name) != there.get(name)]
 
 
-def instructions(flags: set[str]) -> str:
-    """What torch calls the instructions that it uses on a processor with these flags of /proc/cpuinfo."""
-    wanted = os.environ.get("ATEN_CPU_CAPABILITY")
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return platform.machine()
-    if wanted is not None:  # torch takes it by its word, and any other word for the default
-        return wanted.upper() if wanted in ("avx2", "avx512") else "DEFAULT"
-    return "AVX512" if flags >= AVX512 else "AVX2" if flags >= AVX2 else "DEFAULT"
-
-
-def _cpu() -> dict[str, str]:
-    """`name` and `flags` of the first processor; {} where the system does not say."""
-    try:
-        first = CPUINFO.read_text(encoding="utf-8").partition("\n\n")[0]
-    except OSError:
-        return {}
-    found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
-    if "model name" not in found:
-        return {}
+def _cpu(found: Mapping[str, str]) -> str:
+    """The processor's name with the numbers beside it."""
+    name = found.get("model name", platform.machine())
     numbers = ", ".join(f"{word} {found[key]}" for word, key in (("family", "cpu family"), ("model", "model")) if key in found)
-    return {"name": f"{found['model name']} ({numbers})" if numbers else found["model name"], "flags": found.get("flags", "")}
+    return f"{name} ({numbers})" if numbers else name
 
 
 def _gpus() -> tuple[tuple[str, ...], str | None]:

@@ -4,7 +4,7 @@ DVC puts the root of the repository on sys.path (`hydra.plugins_path`) and Hydra
 """
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast, get_origin
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -29,6 +29,8 @@ OmegaConf.register_new_resolver("conf_sha", conf_sha, replace=True)
 
 # Sections open to unknown keys at first, so that Hydra doesn't stop at the first one: `validate` names them all at once.
 sections = {
-    name: DictConfig({}, flags={"struct": False}) for name, field in Config.model_fields.items() if field.annotation not in (int, str)
+    name: DictConfig({}, flags={"struct": False})
+    for name, field in Config.model_fields.items()
+    if field.annotation not in (int, str) and get_origin(field.annotation) is not Literal
 }
 ConfigStore.instance().store(name="sections", node=DictConfig(sections))

@@ -55,6 +55,12 @@ _problem = wrong_python(Path(os.environ.get("DVC_ROOT") or Path(__file__).resolv
 if _problem:
     sys.exit(_problem)
 
+from finetune import instructions  # noqa: E402  # standard library too, but in this Python's syntax
+
+_problem = instructions.pin(Path("params.yaml"), sys.argv[1:])
+if _problem:
+    sys.exit(_problem)
+
 for _name, _value in DEFAULTS.items():
     os.environ.setdefault(_name, _value)
 

@@ -27,7 +27,7 @@ MADE_OF = {"base": [], "train": [paths.TRAIN], "dpo": [paths.DPO, paths.TRAIN]} 
 log = logging.getLogger(__name__)
 
 
-@stage("threads", "model", "answer")
+@stage("threads", "instructions", "model", "answer")
 def main(cfg: Config) -> None:
     """Ask one model the test prompts, greedily; score the validation records and the held-out pairs with it."""
     which, batch_size, arithmetic = cfg.answer.which, cfg.answer.batch_size, compute_dtype(cfg.model)

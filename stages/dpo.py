@@ -24,7 +24,7 @@ PAIRS = paths.REFERENCE / "train.parquet"
 log = logging.getLogger(__name__)
 
 
-@stage("seed", "threads", "model", "dpo")
+@stage("seed", "threads", "instructions", "model", "dpo")
 def main(cfg: Config) -> None:
     """Tune the trained model on pairs, starting from, and measured against, the bytes of models/train."""
     seed_everything(cfg.seed)

@@ -16,7 +16,7 @@ from finetune.evaluation import comparison, readings, samples, scores, table
 log = logging.getLogger(__name__)
 
 
-@stage("seed", "evaluate")
+@stage("seed", "instructions", "evaluate")
 def main(cfg: Config) -> None:
     """Judge each answer, put an interval round each score, and set the three side by side."""
     answers, likelihoods = readings.answers(), readings.likelihoods()

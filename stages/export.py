@@ -23,7 +23,7 @@ from finetune.models.base import load_tokenizer
 log = logging.getLogger(__name__)
 
 
-@stage("seed", "threads", "model", "data", "prepare", "format", "train", "reference", "dpo", "export")
+@stage("seed", "threads", "instructions", "model", "data", "prepare", "format", "train", "reference", "dpo", "export")
 def main(cfg: Config) -> None:
     """Write adapter and merged weights, prove that these say what the tuned model says, and describe them."""
     tuned = adapters.Tuned.of(paths.DPO)

@@ -25,7 +25,7 @@ from finetune.training.seeding import seed_everything
 log = logging.getLogger(__name__)
 
 
-@stage("seed", "threads", "model", "reference")
+@stage("seed", "threads", "instructions", "model", "reference")
 def main(cfg: Config) -> None:
     """Score both answers of each pair as dpo's first forward pass will: adapter unmerged, over the base it was trained on."""
     seed_everything(cfg.seed)

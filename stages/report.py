@@ -26,7 +26,22 @@ DATASETS = {
 log = logging.getLogger(__name__)
 
 
-@stage("seed", "threads", "model", "data", "prepare", "format", "train", "reference", "dpo", "answer", "evaluate", "export", "launch")
+@stage(
+    "seed",
+    "threads",
+    "instructions",
+    "model",
+    "data",
+    "prepare",
+    "format",
+    "train",
+    "reference",
+    "dpo",
+    "answer",
+    "evaluate",
+    "export",
+    "launch",
+)
 def main(cfg: Config) -> None:
     """Draw, write the page, hand everything to MLflow, and wait until it is there; only then the figures take their place.
 

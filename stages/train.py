@@ -25,7 +25,7 @@ RECORDS, VALIDATION = (paths.FORMATTED / "sft" / f"{split}.parquet" for split in
 log = logging.getLogger(__name__)
 
 
-@stage("seed", "threads", "model", "train")
+@stage("seed", "threads", "instructions", "model", "train")
 def main(cfg: Config) -> None:
     """Tune the base model on the formatted records."""
     seed_everything(cfg.seed)

@@ -318,6 +318,9 @@ class Config(Section):
     """Of everything that draws: splits, initial adapters, order of the data, dropout, bootstrap."""
     threads: Positive
     """CPU threads of one process; a setting and not a discovery."""
+    instructions: Literal["native", "avx2", "compatible"]
+    """Which code is used on the CPU: native, the fastest there is for it; avx2, the same on all processors of one maker that have AVX2;
+    compatible, the same on those of every maker (finetune/instructions.py)."""
     conf_sha: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """Fingerprint of conf/ as it was composed; the stage `check` compares it."""
     model: Model

@@ -18,7 +18,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from finetune import ending, paths, tracking
+from finetune import ending, instructions, paths, tracking
 from finetune.checkpoints import lock
 from finetune.config.compose import validate
 from finetune.config.schema import Config
@@ -85,6 +85,8 @@ def _run(name: str, main: Main, composed: DictConfig) -> int:
         config = cut(validate(values), main.sections)  # type: ignore[attr-defined]
         if "threads" in main.sections and "torch" in sys.modules:  # type: ignore[attr-defined]  # stages that compute import it at their top
             _set_threads(config.threads)
+        if "instructions" in main.sections:  # type: ignore[attr-defined]
+            instructions.verify(config.instructions)
         with ending.heeded(), _alone(name, config), tracking.run(name, config):
             main(config)
     except FinetuneError as error:

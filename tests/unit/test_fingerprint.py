@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune import fingerprint
+from finetune import fingerprint, instructions
 from finetune.environment import LOCKS, installed, pins
 from finetune.fingerprint import Fingerprint
 
@@ -35,7 +35,7 @@ def on_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """`on_a_machine(text)`: the fingerprint where /proc/cpuinfo says that."""
     monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    monkeypatch.setattr(fingerprint, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(instructions, "CPUINFO", tmp_path / "cpuinfo")
 
     def ask(text: str) -> Fingerprint:
         (tmp_path / "cpuinfo").write_text(text)

@@ -55,6 +55,7 @@ def test_what_is_composed_is_what_the_plugin_fingerprints(project: Path) -> None
         "launch",
         "seed",
         "threads",
+        "instructions",
         "conf_sha",
     ]
 

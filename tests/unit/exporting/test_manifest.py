@@ -37,4 +37,4 @@ def test_it_names_the_base_model_the_data_and_every_setting_that_decided_the_mod
     assert found["base_model"]["sha256"] == cfg.model.sha256
     assert list(found["data"].values()) == [hashlib.sha256(b"rows").hexdigest()]
     assert (found["seed"], found["settings"]["train"]["r"], found["parameters"], found["method"]) == (3, 4, {"adapter": 7}, "lora")
-    assert not {"threads", "tracking", "launch", "conf_sha"} & set(found["settings"])
+    assert not {"threads", "instructions", "tracking", "launch", "conf_sha"} & set(found["settings"])
