@@ -56,7 +56,7 @@ def rehearse(config: Config, megabytes: int) -> tuple[list[FinetuneError], bool]
 def _gathered(gathering: Gathering, config: Config, megabytes: int, refused: list[FinetuneError]) -> bool:
     """Gather the records; malformed rows are noted, and the others go on. Whether these are all."""
     if isinstance(config.data, SmartHome):
-        smart_home.gather(gathering, config.seed, config.data)
+        smart_home.gather(gathering, config.data)
         return True
     tried = config.data.model_copy(update={"quality": config.data.quality.model_copy(update={"malformed": "drop"})})
     whole = files.gather(gathering, tried, 1, megabytes)

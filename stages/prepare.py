@@ -15,12 +15,12 @@ from finetune.data.gathering import Gathering
 log = logging.getLogger(__name__)
 
 
-@stage("seed", "data", "prepare")
+@stage("data", "prepare")
 def main(cfg: Config) -> None:
     """Write the records of every split, and those that were left out or changed, each with the rule."""
     with Gathering() as gathering:
         if isinstance(cfg.data, SmartHome):
-            smart_home.gather(gathering, cfg.seed, cfg.data)
+            smart_home.gather(gathering, cfg.data)
         else:
             files.gather(gathering, cfg.data, cfg.prepare.processes)
         kept = contract.settle(gathering, cfg.data, cfg.prepare)

@@ -129,6 +129,8 @@ class SmartHome(Section):
     """Rooms that training sees → domain of Home Assistant → names of the devices in the room."""
     new_home: Rooms
     """Rooms and devices held out whole: slice `new_home` of the test set."""
+    draw: Count
+    """Which sentences are drawn: the same number, the same records, whatever `seed` is; another one is another data set."""
     floors: Annotated[list[str], Field(min_length=2)]
     """Names of floors that training sees."""
     new_phrasing: Share

@@ -29,9 +29,9 @@ NAME = "smart_home"  # as a source
 SPLITS = {"train": Split.TRAIN, "validation": Split.VALIDATION, "test": Split.TEST}
 
 
-def gather(gathering: Gathering, seed: int, settings: SmartHome) -> None:
+def gather(gathering: Gathering, settings: SmartHome) -> None:
     """Add the records of every split, under the rules of any other source. Raises DataError, as `build`."""
-    prepared = build(seed, settings)
+    prepared = build(settings)
     found = Examined(NAME, read=prepared.read)
     for number, refusal in enumerate(prepared.refused, 1):
         found.rejected.append(rejected(NAME, number, refusal.rule, [refusal.place]))
@@ -47,17 +47,17 @@ def gather(gathering: Gathering, seed: int, settings: SmartHome) -> None:
     gathering.add(found)
 
 
-def build(seed: int, settings: SmartHome) -> Prepared:
-    """Return the records of every split; the same seed and settings give the same records.
+def build(settings: SmartHome) -> Prepared:
+    """Return the records of every split; the same settings give the same records.
 
     Raises:
         DataError: home and templates do not have as many sentences as are asked for.
     """
     language = load(settings.language)
     known, new = home(settings.areas, settings.floors), home(settings.new_home)
-    drawing = Drawing(seed, language, Judge(language, [known, new]))
+    drawing = Drawing(settings.draw, language, Judge(language, [known, new]))
     usable = drawing.usable(known)
-    held_out = hold_out(usable, settings.new_phrasing, Random(f"{seed}: held-out templates"))
+    held_out = hold_out(usable, settings.new_phrasing, Random(f"{settings.draw}: held-out templates"))
     trained = [template for template in usable if template not in held_out]
     naming = [
         template for template in trained if {"area", "name"} & set(language.lists_of(template)) and not unusable(language, template, new)
@@ -78,7 +78,7 @@ def build(seed: int, settings: SmartHome) -> Prepared:
     )
 
     covering, rest = cover(pool, settings.train)
-    preferred = prefer(rest, drawing, known, pairs, Random(f"{seed}: near misses"), settings.system)
+    preferred = prefer(rest, drawing, known, pairs, Random(f"{settings.draw}: near misses"), settings.system)
     paired = {preference.prompt[-1]["content"] for preference in preferred}
     unpaired = iter([spoken for spoken in rest if spoken.text not in paired])
     seen = list(islice(unpaired, settings.test_seen))

@@ -60,7 +60,8 @@ def test_the_metrics_and_plots_are_there(finished: Path) -> None:
         ("dpo.beta=0.3", AFTER_DPO),
         ("reference=on_policy", {"reference", *AFTER_DPO}),
         ("train.r=4", AFTER_TRAIN),
-        ("seed=5", EVERYTHING),
+        ("seed=5", AFTER_TRAIN),  # the data and what base answers stay
+        ("data.draw=5", EVERYTHING),
     ],
 )
 def test_a_change_reruns_what_it_changes_and_nothing_else(finished: Path, override: str, expected: set[str]) -> None:

@@ -22,7 +22,6 @@ from finetune.data.templates import load
 from finetune.errors import DataError, SetupError
 
 ROOT = Path(__file__).resolve().parents[3]
-SEED = 17
 Compose = Callable[..., Any]
 
 
@@ -35,7 +34,7 @@ def settings(compose: Compose) -> SmartHome:
 
 @pytest.fixture(scope="module")
 def prepared(settings: SmartHome) -> Prepared:
-    return smart_home.build(SEED, settings)
+    return smart_home.build(settings)
 
 
 def conversations(prepared: Prepared, *slices: str) -> list[Conversation]:
@@ -163,13 +162,13 @@ def test_every_rejected_answer_is_a_valid_call_that_is_wrong_by_a_named_rule(pre
     assert len({pair.rule for pair in pairs(prepared)}) == 7
 
 
-def test_the_same_seed_gives_the_same_records_under_another_hash_seed(prepared: Prepared, settings: SmartHome, tmp_path: Path) -> None:
+def test_the_same_draw_gives_the_same_records_under_another_hash_seed(prepared: Prepared, settings: SmartHome, tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from finetune.config.data import SmartHome\n"
         "from finetune.data import smart_home\n"
         "from tests.unit.data.test_smart_home import digest\n"
-        "print(digest(smart_home.build(17, SmartHome.model_validate_json(sys.stdin.read()))))\n"
+        "print(digest(smart_home.build(SmartHome.model_validate_json(sys.stdin.read()))))\n"
     )
     digests = {digest(prepared)}
     for hash_seed in ("1", "2"):
@@ -192,30 +191,30 @@ def digest(prepared: Prepared) -> str:
     return hashlib.sha256(json.dumps([rows, [asdict(refusal) for refusal in prepared.refused]]).encode()).hexdigest()
 
 
-def test_another_seed_gives_other_records(prepared: Prepared, settings: SmartHome) -> None:
-    assert digest(smart_home.build(SEED + 1, settings)) != digest(prepared)
+def test_another_draw_gives_other_records(prepared: Prepared, settings: SmartHome) -> None:
+    assert digest(smart_home.build(settings.model_copy(update={"draw": settings.draw + 1}))) != digest(prepared)
 
 
 @pytest.mark.parametrize("language", ["de", "fr"])
 def test_another_language_gives_sentences_of_that_language(settings: SmartHome, language: str) -> None:
-    prepared = smart_home.build(SEED, settings.model_copy(update={"language": language}))
+    prepared = smart_home.build(settings.model_copy(update={"language": language}))
     assert {"de": "schalte", "fr": "allume"}[language] in " ".join(said(record) for record in prepared.sft["train"])
 
 
 def test_a_language_without_templates_is_refused_with_those_there_are(settings: SmartHome) -> None:
     with pytest.raises(DataError, match=r"data.language: found 'xx', expected one of ca, cs, de, en, "):
-        smart_home.build(SEED, settings.model_copy(update={"language": "xx"}))
+        smart_home.build(settings.model_copy(update={"language": "xx"}))
 
 
 def test_more_sentences_than_the_templates_have_are_refused_with_what_there_is(settings: SmartHome) -> None:
     little = {"language": "cs", "train": 20, "validation": 1, "test_seen": 1, "test_new_home": 1, "pairs_train": 1, "pairs_test": 1}
     with pytest.raises(DataError, match=r"data\.test_new_phrasing: found 50 in all, expected at most 1\n"):
-        smart_home.build(SEED, settings.model_copy(update=little))
+        smart_home.build(settings.model_copy(update=little))
 
 
 def test_a_sentence_that_can_be_understood_in_two_ways_is_left_out(settings: SmartHome) -> None:
     areas = {"kitchen": {"light": ["kitchen lights"]}, "bath": {"fan": ["vent"]}}
-    prepared = smart_home.build(SEED, settings.model_copy(update={"areas": areas, "train": 100, "test_seen": 40, "pairs_train": 40}))
+    prepared = smart_home.build(settings.model_copy(update={"areas": areas, "train": 100, "test_seen": 40, "pairs_train": 40}))
     ambiguous = [refusal for refusal in prepared.refused if refusal.rule == "ambiguous"]
     assert ambiguous
     assert all("kitchen lights" in refusal.place for refusal in ambiguous)
@@ -224,7 +223,7 @@ def test_a_sentence_that_can_be_understood_in_two_ways_is_left_out(settings: Sma
 
 def test_a_sentence_that_a_template_kept_apart_also_says_is_left_out(settings: SmartHome) -> None:
     language, place = load("en"), home(settings.areas)
-    drawing = smart_home.Drawing(SEED, language, Judge(language, [place]))
+    drawing = smart_home.Drawing(settings.draw, language, Judge(language, [place]))
     setting = next(template for template in language.templates if template.text.startswith("<numeric_value_set> the volume to"))
     sentences = drawing.draw("x", [setting], place, 60)
     assert {refusal.rule for refusal in drawing.refused} == {"also of a template that is kept apart"}
@@ -235,10 +234,10 @@ def test_a_sentence_that_a_template_kept_apart_also_says_is_left_out(settings: S
 def test_a_missing_package_names_the_remedy(settings: SmartHome, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(templates, "PACKAGE", "no_such_package")
     with pytest.raises(SetupError, match=r"found no package no_such_package\nrun `make setup`"):
-        smart_home.build(SEED, settings)
+        smart_home.build(settings)
 
 
 def test_too_few_sentences_with_a_near_miss_are_refused(settings: SmartHome, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smart_home, "near_misses", lambda *_: {})
     with pytest.raises(DataError, match=r"data.pairs_train \+ data.pairs_test: found 228, expected at most 0"):
-        smart_home.build(SEED, settings)
+        smart_home.build(settings)
