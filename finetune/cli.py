@@ -1,5 +1,6 @@
-"""The command line beside dvc and mlflow: `finetune ui`, `finetune params`, `finetune check`."""
+"""The command line beside dvc and mlflow: `finetune ui`, `finetune params`, `finetune check`, `finetune diff`."""
 
+import json
 import logging
 import os
 import sys
@@ -8,11 +9,12 @@ from typing import Annotated
 
 import typer
 import yaml
+from pydantic import ValidationError
 from rich.console import Console
 
 from finetune import environment, paths, tracking
 from finetune.config import compose
-from finetune.config.schema import Config
+from finetune.config.schema import Config, Tracking
 from finetune.errors import ConfigError, FinetuneError, SetupError
 
 FLUSH = 60.0  # seconds that `ui` waits for what earlier runs left
@@ -75,6 +77,38 @@ def check(
     if refused:
         raise FinetuneError("\n".join(["a full run would be refused:", *map(str, refused), f"({tried})"]))
     out.print(f"prepare and format would refuse nothing ({tried})")
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(help="A revision of git, an experiment, `workspace`, or a run in MLflow (name or id).")] = "HEAD",
+    b: Annotated[str, typer.Argument(help="Likewise.")] = "workspace",
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Compare two runs: settings, data, code, environment, and scores with how much of their difference is chance."""
+    from finetune.comparing import differences, tables, versions  # read only here, as what they import
+    from finetune.comparing.repository import Repository
+    from finetune.comparing.tracked import Tracked
+
+    tracked = Tracked(_tracking(), paths.home())
+    with Repository(Path.cwd()) as repository:
+        one, other = (versions.find(name, repository, tracked) for name in (a, b))
+        found = differences.compare(one, other, repository, tracked)
+        if as_json:
+            typer.echo(json.dumps(found.as_dict(), indent=2))
+        else:
+            tables.show(found, Console(highlight=False))
+
+
+def _tracking() -> Tracking | None:
+    """Where MLflow is, by params.yaml; None where tracking is off, or params.yaml, which may be of an older form, does not say."""
+    if not paths.PARAMS.is_file():
+        return None
+    try:
+        settings = Tracking.model_validate((yaml.safe_load(paths.PARAMS.read_text(encoding="utf-8")) or {}).get("tracking"))
+    except ValidationError:
+        return None
+    return settings if settings.enabled else None
 
 
 def _settings() -> Config:

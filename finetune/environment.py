@@ -23,7 +23,12 @@ def normalised(name: str) -> str:
 
 def pins(lock: Path) -> dict[str, str]:
     """Package → exact version, for each line of a lock."""
-    lines = (line.split("#")[0].split(";")[0].strip() for line in lock.read_text(encoding="utf-8").splitlines())
+    return pins_of(lock.read_text(encoding="utf-8"))
+
+
+def pins_of(text: str) -> dict[str, str]:
+    """Package → exact version, for each line of a lock's text."""
+    lines = (line.split("#")[0].split(";")[0].strip() for line in text.splitlines())
     named = (line.partition("==") for line in lines if line)
     return {normalised(name): version.strip() for name, _, version in named}
 

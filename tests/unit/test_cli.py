@@ -1,8 +1,10 @@
 """`finetune …`: what it prints, and what it says when something is wrong."""
 
+import json
 import logging
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +75,23 @@ def test_check_tells_a_drift_and_a_package_of_another_version(settings: Path, mo
     assert "torch is missing" in str(error("check"))
     (settings / "conf/train/lora.yaml").write_text("r: 1\n")
     assert isinstance(error("check"), ConfigError)
+
+
+def test_diff_compares_head_and_workspace_unless_told_otherwise(settings: Path) -> None:
+    for command in (["init", "-q"], ["add", "params.yaml"], ["commit", "-q", "-m", "settings"]):
+        subprocess.run(["git", *command], check=True)
+    compose.write_params(["tracking=off", "dpo.beta=0.3"])
+    found = json.loads(printed("diff", "--json"))
+    assert found["params"] == {"dpo.beta": {"a": 1.0, "b": 0.3}}
+    assert found["environment"]["unknown_because"] == "tracking is off"
+    assert "dpo.beta  1.0  0.3" in printed("diff", "HEAD", "workspace")
+    assert "found no such run" in str(error("diff", "HEAD", "nothing"))
+
+
+def test_diff_does_without_settings_that_say_where_mlflow_is(workspace: Path) -> None:
+    assert "none: found no such run" in str(error("diff", "none"))
+    paths.PARAMS.write_text("tracking: {enabled: maybe}\n")
+    assert "name or id of a run in MLflow: tracking is off" in str(error("diff", "none"))
 
 
 def test_without_params_it_says_where_it_looked(workspace: Path) -> None:

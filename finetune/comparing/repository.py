@@ -1,0 +1,78 @@
+"""What git and DVC's cache hold of earlier runs, read as it lies there: nothing is checked out and nothing fetched."""
+
+import subprocess
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+LOCK = "dvc.lock"
+FILE = {"blob", "tree"}
+MOST = 300  # commits of dvc.lock that are looked through for other seeds, the newest first
+LOST = "DVC's cache can't be found: {}"
+
+
+class Repository:
+    """One git repository with DVC in it. Use it as a context: it holds a process that reads git's objects."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._reader = subprocess.Popen(
+            ["git", "cat-file", "--batch"], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.communicate()
+
+    def commit(self, name: str) -> str | None:
+        """The commit that git takes a name for; None where it knows none."""
+        return self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").strip() or None
+
+    @cached_property
+    def experiments(self) -> dict[str, list[str]]:
+        """Name of an experiment → its commits, more than one where several baselines have one of that name, the newest first."""
+        found: dict[str, list[str]] = {}
+        for line in self._git("for-each-ref", "--sort=-committerdate", "--format=%(objectname) %(refname)", "refs/exps").splitlines():
+            commit, _, reference = line.partition(" ")
+            parts = reference.split("/")
+            if len(parts) == 5 and len(parts[2] + parts[3]) == 40:  # refs/exps/aa/bb…/name; the others are DVC's own notes
+                found.setdefault(parts[4], []).append(commit)
+        return found
+
+    def with_results(self) -> list[str]:
+        """Commits that hold another dvc.lock than the one before, of all branches, tags and experiments; at most MOST."""
+        logged = self._git("log", "--all", "--format=%H", f"--max-count={MOST}", "--", LOCK).split()
+        return list(dict.fromkeys([*(commit for commits in self.experiments.values() for commit in commits), *logged]))
+
+    def read(self, commit: str | None, path: str) -> bytes | None:
+        """The bytes of a file in a commit, or of the working tree for None; None where there is no such file."""
+        if commit is None:
+            file = self.root / path
+            return file.read_bytes() if file.is_file() else None
+        assert self._reader.stdin is not None  # both were asked for
+        assert self._reader.stdout is not None
+        self._reader.stdin.write(f"{commit}:{path}\n".encode())
+        self._reader.stdin.flush()
+        words = self._reader.stdout.readline().split()
+        if len(words) != 3 or words[1].decode() not in FILE:
+            return None
+        content = self._reader.stdout.read(int(words[2]) + 1)[:-1]
+        return content if words[1] == b"blob" else None
+
+    def cached(self, md5: str) -> bytes | None:
+        """The bytes that DVC's cache has under a hash."""
+        try:
+            return (self._cache / "files" / "md5" / md5[:2] / md5[2:]).read_bytes()
+        except OSError:
+            return None
+
+    @cached_property
+    def _cache(self) -> Path:
+        """Where DVC keeps its cache; it may lie elsewhere, by a setting of the repository or of the user."""
+        asked = subprocess.run(["dvc", "cache", "dir"], cwd=self.root, capture_output=True, text=True, check=False)
+        return Path(asked.stdout.strip() or self.root / ".dvc" / "cache")
+
+    def _git(self, *words: str) -> str:
+        return subprocess.run(["git", *words], cwd=self.root, capture_output=True, text=True, check=False, errors="replace").stdout
