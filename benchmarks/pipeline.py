@@ -68,7 +68,7 @@ def scores(clone: Path) -> Samples:
         f"{model}.{part}.{metric}": [value]
         for model, parts in _report(clone, "evaluate").items()
         for part, metrics in parts.items()
-        if isinstance(metrics, dict)
+        if isinstance(metrics, dict) and model != "gates"
         for metric, value in metrics.items()
         if isinstance(value, int | float)
     }

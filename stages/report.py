@@ -13,7 +13,7 @@ from finetune.config.schema import Config
 from finetune.config.stage import run, stage
 from finetune.fingerprint import Fingerprint
 from finetune.reporting import evidence, figures, page, provenance
-from finetune.tracking import hashes
+from finetune.tracking import hashes, origins
 
 DATASETS = {
     "raw": paths.RAW,
@@ -48,7 +48,7 @@ def main(cfg: Config) -> None:
     DVC takes the stage for done when they are as locked: last, so that it runs again after an interruption anywhere before its end.
     """
     metrics, samples = evidence.read(), outputs.read_jsonl(paths.SAMPLES)
-    origin = provenance.origin()
+    origin = provenance.origin(hashes.inputs(hashes.read()))
     experiment = os.environ.get("DVC_EXP_NAME") or None
 
     with outputs.folder(paths.FIGURES) as folder:
@@ -66,6 +66,7 @@ def main(cfg: Config) -> None:
         tracking.params(evidence.settings(cfg), on="pipeline")
         tracking.metrics(evidence.numbers(metrics), on="pipeline")
         tracking.tags(_tags(origin), on="pipeline")
+        tracking.tags(lambda: origins.tags(cfg, metrics["evaluate"]), on="pipeline")
         for name, path in DATASETS.items():
             tracking.dataset(name, path, on="pipeline")
         for path in (paths.REPORT, paths.SAMPLES, paths.PARAMS, hashes.LOCK):
@@ -74,14 +75,17 @@ def main(cfg: Config) -> None:
             tracking.artifact(path, folder=paths.FIGURES.name, on="pipeline")
         if origin.dirty:
             tracking.text("uncommitted.diff", origin.diff, on="pipeline")
+        tracking.version(cfg.tracking.model or cfg.model.name, paths.EXPORT)
         tracking.finish()
 
 
 def _tags(origin: provenance.Origin) -> dict[str, str]:
-    """Where the run stood in git, under the tag that MLflow shows as the version."""
+    """Where the run stood in git, the commit under the tag that MLflow shows as the version."""
     if origin.commit is None:
         return {"git.missing": origin.missing}
-    return {"mlflow.source.git.commit": origin.commit, "git.dirty": str(origin.dirty).lower()}
+    names = {"git.differs": origin.differs, "git.untracked": origin.untracked}
+    told = {key: ", ".join(found) for key, found in names.items() if found}
+    return {"mlflow.source.git.commit": origin.commit, "git.dirty": str(origin.dirty).lower(), **told}
 
 
 if __name__ == "__main__":

@@ -241,6 +241,8 @@ class Evaluate(Section):
     """Bootstrap resamples."""
     samples: Positive
     """Records shown side by side in reports/samples.jsonl."""
+    gates: dict[Annotated[str, Field(min_length=1)], float]
+    """Dotted key of a number in reports/evaluate.json → what it must reach at least, for a model to be promoted; {}: nothing is asked."""
 
     @field_validator("metrics")
     @classmethod
@@ -281,6 +283,8 @@ class Tracking(Section):
     uri: str | None
     """null: sqlite in your repository; else an address, without a password: that belongs in MLFLOW_TRACKING_PASSWORD."""
     experiment: Annotated[str, Field(min_length=1)]
+    model: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None
+    """Name under which the registry has what is exported, each as a version; null: model.name."""
 
     @field_validator("uri")
     @classmethod

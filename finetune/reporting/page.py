@@ -37,6 +37,7 @@ def write(
         _scores(metrics["evaluate"], cfg.evaluate.confidence),
         _picture("Before and after"),
         _likelihoods(metrics["evaluate"]),
+        _gates(metrics["evaluate"]["gates"]),
         "## What it answers",
         f"At most {SHOWN} prompts, of each kind of outcome in each slice in turn; [samples.jsonl](samples.jsonl) has more, and uncut.",
         *map(_sample, in_turn(samples, SHOWN)),
@@ -92,6 +93,16 @@ def _likelihoods(evaluated: Mapping[str, Metrics]) -> str:
         if "validation_4bit" in scores
     ]
     return "\n\n".join(lines)
+
+
+def _gates(gates: Mapping[str, Any]) -> str:
+    if gates["verdict"] == "none":
+        return "No gates are set (`evaluate.gates`), so `finetune promote` has nothing to judge it by."
+    rows = [
+        (f"`{key}`", f"{check['found']:.4g}", f"{check['expected']:.4g}", "passed" if check["passed"] else "**failed**")
+        for key, check in sorted(gates["checks"].items())
+    ]
+    return _table(("gate", "found", "at least", "verdict"), rows)
 
 
 def _sample(sample: Mapping[str, Any]) -> str:

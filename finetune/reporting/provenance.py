@@ -1,10 +1,14 @@
 """Which commit a run is of, and what of the tracked files differed from it."""
 
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 # whatever a user has set, in the form that `git apply` takes, also of files that are no text
 SETTINGS = ("-c", "diff.noprefix=false", "-c", "diff.mnemonicPrefix=false")
+MADE = "dvc.lock"  # what a run writes itself: alone it makes no tree dirty
+IGNORED = Path(".dvcignore")
 DIFF = (*SETTINGS, "diff", "--binary", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
 
 
@@ -15,6 +19,10 @@ class Origin:
     commit: str | None
     diff: str = ""
     missing: str = ""
+    differs: tuple[str, ...] = ()
+    """Tracked files that differ, but for dvc.lock."""
+    untracked: tuple[str, ...] = ()
+    """Files that stages read and that neither git nor DVC has."""
 
     @property
     def dirty(self) -> bool:
@@ -22,14 +30,34 @@ class Origin:
         return bool(self.diff)
 
 
-def origin() -> Origin:
-    """Ask git; without it, or outside a repository, say so instead. DVC's temporary copies are repositories of their own."""
+def origin(inputs: Iterable[str] = ()) -> Origin:
+    """Ask git; without it, or outside a repository, say so instead. DVC's temporary copies are repositories of their own.
+
+    inputs: files and folders that stages read, among which those that nobody keeps are looked for.
+    """
     try:
-        return Origin(_git("rev-parse", "HEAD").strip(), _git(*DIFF))
+        commit, diff = _git("rev-parse", "HEAD").strip(), _git(*DIFF)
+        differs = tuple(name for name in _names("diff", "--name-only", "HEAD") if name != MADE)
+        return Origin(commit, diff, differs=differs, untracked=_untracked(sorted(inputs)))
     except FileNotFoundError:
         return Origin(None, missing="git is not installed")
     except subprocess.CalledProcessError as error:
         return Origin(None, missing=f"git says: {error.stderr.strip().splitlines()[0]}" if error.stderr.strip() else str(error))
+
+
+def _untracked(inputs: list[str]) -> tuple[str, ...]:
+    """Files among the inputs that git doesn't have, nor DVC by a file of theirs or of a folder above (`records.jsonl.dvc`)."""
+    if not inputs:
+        return ()
+    ignored = [f"--exclude-from={IGNORED}"] if IGNORED.is_file() else []
+    kept = {Path(name.removesuffix(".dvc")) for name in _names("ls-files", "--", "*.dvc")}
+    others = _names("ls-files", "--others", *ignored, "--", *inputs)
+    return tuple(name for name in others if not kept & {Path(name), *Path(name).parents})
+
+
+def _names(command: str, *words: str) -> list[str]:
+    """Paths that a command of git lists."""
+    return [name for name in _git(command, "-z", *words).split("\0") if name]
 
 
 def _git(*words: str) -> str:

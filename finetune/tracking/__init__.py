@@ -13,7 +13,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ import psutil
 
 from finetune import paths
 from finetune.config.schema import Config, Tracking
+from finetune.errors import FinetuneError
 from finetune.fingerprint import Fingerprint
 from finetune.tracking import hashes, sender
 from finetune.tracking.process import Pipeline, Process
@@ -30,6 +31,8 @@ from finetune.tracking.spool import Writer
 
 GIB = 2**30
 On = Literal["stage", "pipeline"]
+VERSION = "export"  # folder of a run's artifacts that is its model version
+SENT = ("manifest.json", "README.md", "adapter")  # of what was exported
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +91,9 @@ def params(values: Mapping[str, Any], on: On = "stage") -> None:
     _add("params", values=lambda: {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}, on=on)
 
 
-def tags(values: Mapping[str, str], on: On = "stage") -> None:
-    """Words to find a run by."""
-    _add("tags", values=dict(values), on=on)
+def tags(values: Mapping[str, str] | Callable[[], Mapping[str, str]], on: On = "stage") -> None:
+    """Words to find a run by; a function, where finding them out takes time that nobody pays without tracking."""
+    _add("tags", values=lambda: dict(values() if callable(values) else values), on=on)
 
 
 def artifact(path: Path, folder: str = "", on: On = "stage") -> None:
@@ -109,6 +112,28 @@ def text(name: str, content: str, folder: str = "", on: On = "stage") -> None:
 def dataset(name: str, path: Path, on: On = "stage") -> None:
     """A data set that was read, under the hash that DVC gives it."""
     _add("dataset", name=name, source=path.as_posix(), digest=lambda: hashes.digest(path), on=on)
+
+
+def version(name: str, folder: Path) -> None:
+    """Have what was exported to `folder` as a version of the registered model `name`, with all that its pipeline was tagged with before.
+
+    Sent are the descriptions and the adapter, never the merged weights: DVC has them, by the hash that the version is found by. By hand
+    there is no version, because dvc.lock doesn't know these bytes.
+    """
+    if _open is None:
+        return
+    md5 = hashes.known(hashes.read()).get(folder.as_posix())
+    if "DVC_STAGE" not in os.environ or md5 is None:
+        log.info(
+            "no version of %s: this stage was started by hand, and dvc.lock is what a version is found by; `dvc repro` makes one", name
+        )
+        return
+
+    def fill(kept: Path) -> None:
+        shutil.copytree(folder, kept, ignore=lambda at, names: [] if Path(at) != folder else [each for each in names if each not in SENT])
+
+    _open.spool.keep(VERSION, fill, folder="", on="pipeline")
+    _open.spool.add("version", name=name, md5=md5, on="pipeline")
 
 
 def made_by(limit: float = 30.0) -> dict[str, Any] | None:
@@ -202,7 +227,7 @@ def _add(kind: str, **fields: Any) -> None:
         return
     try:
         known = {key: value() if callable(value) else value for key, value in fields.items()}
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError, FinetuneError) as error:
         log.warning("not tracked: %s (%s)", kind, error)
         return
     _open.spool.add(kind, **known)

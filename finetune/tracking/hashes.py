@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,19 @@ def known(lock: str) -> dict[str, str]:
     return {file["path"]: file["md5"] for kind in ("deps", "outs") for entry in stages for file in entry.get(kind, ()) if "md5" in file}
 
 
+def outs(lock: str) -> dict[str, str]:
+    """Path → md5 of what the stages but report wrote; report, which asks, has not ended."""
+    stages = [entry for name, entry in _stages(lock).items() if name != "report"]
+    return {file["path"]: file["md5"] for entry in stages for file in entry.get("outs", ()) if "md5" in file}
+
+
+def inputs(lock: str) -> list[str]:
+    """Paths that stages read and none wrote."""
+    stages = _stages(lock).values()
+    deps, made = ({file["path"] for entry in stages for file in entry.get(kind, ())} for kind in ("deps", "outs"))
+    return sorted(dep for dep in deps if not any(dep == out or dep.startswith(f"{out}/") or out.startswith(f"{dep}/") for out in made))
+
+
 def read(lock: Path = LOCK) -> str:
     """The text of dvc.lock, empty where there is none. A stage only carries it: parsing takes 60 ms, and is left to the sender."""
     return lock.read_text(encoding="utf-8", errors="replace") if lock.is_file() else ""
@@ -37,11 +51,14 @@ def digest(path: Path) -> str:
     """
     if "DVC_STAGE" in os.environ and (locked := known(read()).get(path.as_posix())):
         return locked
-    if path.is_dir():
-        files = sorted((file.relative_to(path).parts, file) for file in path.rglob("*") if file.is_file())
-        listing = [{"md5": _md5(file), "relpath": "/".join(parts)} for parts, file in files]
-        return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
-    return _md5(path)
+    return folder(path) if path.is_dir() else _md5(path)
+
+
+def folder(path: Path, ignored: Callable[[tuple[str, ...]], bool] = lambda _: False) -> str:
+    """DVC's md5 of a folder, computed; `ignored` says of a file, by the parts of its path below the folder, that DVC doesn't see it."""
+    files = sorted((file.relative_to(path).parts, file) for file in path.rglob("*") if file.is_file())
+    listing = [{"md5": _md5(file), "relpath": "/".join(parts)} for parts, file in files if not ignored(parts)]
+    return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 @lru_cache(maxsize=8)

@@ -186,6 +186,8 @@ class Sender:
                     store.metrics(run, events)
                 case "ask":
                     spool.write(found.path / "answer.json", json.dumps(store.makers(found, sent.parent)))
+                case "version":
+                    store.version(sent.parent, event)
                 case "end":
                     store.end(run, event["status"], event["at"], event["error"])
                     if event["pipeline"] is not None:

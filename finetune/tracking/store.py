@@ -17,7 +17,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
 from finetune.fingerprint import Fingerprint
-from finetune.tracking import hashes
+from finetune.tracking import hashes, registry
 from finetune.tracking.process import Process
 from finetune.tracking.spool import Event, Spool
 
@@ -75,6 +75,8 @@ class Store:
         """Tag the run of a pipeline with the commit that DVC made of it."""
         for run in self._search(f"tags.`finetune.key` = '{key}'"):
             self._client.set_tag(run.info.run_id, "dvc.commit", commit)
+            if (version := run.data.tags.get(registry.OF_RUN)) is not None:
+                registry.note(self._client, version, run.info.run_id, "dvc.commit", commit)
 
     def note_entries(self, spool: Spool, parent: str) -> None:
         """Tag the stages of this pipeline that had ended when this one started with the hash of what DVC then had locked for them."""
@@ -111,6 +113,11 @@ class Store:
         made = {f"made_by.{_key(stage)}": maker["run"] for stage, maker in found.items() if maker is not None}
         self._log(parent, tags=made)
         return found
+
+    def version(self, parent: str, event: Event) -> None:
+        """Have what a pipeline exported in the registry."""
+        version = registry.version(self._client, self._client.get_run(parent), event)
+        self._client.set_tag(parent, registry.OF_RUN, version)
 
     def metrics(self, run: str, events: Iterable[Event]) -> None:
         """Numbers, each at its step and time; at most METRICS of them."""

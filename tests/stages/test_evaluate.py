@@ -108,6 +108,21 @@ def test_samples_are_few_and_begin_where_tuning_made_a_difference(answered: Path
     assert {row["verdicts"]["base"] for row in rows} == {"cut"}
 
 
+def test_gates_are_judged_and_shut_ones_named(answered: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found = run("evaluate.gates={dpo.seen.exact_match: 0.75, dpo.seen.valid_json: 1}")["gates"]
+    assert (found["verdict"], caplog.messages) == ("passed", [])
+    found = run("evaluate.gates={dpo.seen.exact_match: 0.8, dpo.seen.valid_json: 1}")["gates"]
+    assert found["verdict"] == "failed"
+    assert found["checks"]["dpo.seen.exact_match"] == {"found": 0.75, "expected": 0.8, "passed": False}
+    assert "dpo.seen.exact_match: found 0.75, expected at least 0.8" in caplog.text
+
+
+def test_a_gate_on_a_number_that_is_not_there_is_refused_with_the_near_ones(answered: Path) -> None:
+    with pytest.raises(ConfigError, match=r"found dpo\.sen\.exact_match, expected .* such as dpo\.seen\.exact_match"):
+        run("evaluate.gates={dpo.sen.exact_match: 0.8}")
+    assert not paths.metrics("evaluate").exists()
+
+
 def test_the_same_answers_give_the_same_bytes(answered: Path) -> None:
     run()
     first = paths.metrics("evaluate").read_bytes(), paths.SAMPLES.read_bytes()
@@ -122,6 +137,7 @@ def test_no_model_is_loaded(answered: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_whole_pipeline_ends_in_a_report(tiny_run: Path) -> None:
     report = json.loads((tiny_run / paths.metrics("evaluate")).read_text())
+    assert report.pop("gates") == {"verdict": "none", "checks": {}}
     assert set(report) == {"base", "train", "dpo"}
     assert report["train"]["preference"]["margin"] == 0
     for model in report.values():

@@ -39,7 +39,7 @@ def test_until_its_end_dvc_finds_no_figures(tiny_copy: Path, compose: Compose, m
 
 
 def test_the_pipelines_run_gets_settings_scores_data_and_files(tiny_copy: Path, compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    cfg = compose("experiment=tiny").model_copy(update={"tracking": Tracking(enabled=True, uri=None, experiment="finetune")})
+    cfg = compose("experiment=tiny").model_copy(update={"tracking": Tracking(enabled=True, uri=None, experiment="finetune", model=None)})
     held = sender.lock(tiny_copy)  # no sender starts, so what was said is still there
     assert held is not None
     monkeypatch.setattr(sender, "wait", lambda *_: "nobody sends here")

@@ -10,7 +10,7 @@ from finetune.evaluation import comparison
 
 
 def settings(confidence: float = 0.95, resamples: int = 1000) -> Evaluate:
-    return Evaluate(metrics=["exact_match"], confidence=confidence, resamples=resamples, samples=1)
+    return Evaluate(metrics=["exact_match"], confidence=confidence, resamples=resamples, samples=1, gates={})
 
 
 def test_an_interval_covers_the_true_mean_as_often_as_it_says() -> None:

@@ -30,7 +30,7 @@ EACH: dict[str, list[float | None]] = {
 
 
 def settings(*metrics: str) -> Evaluate:
-    return Evaluate(metrics=list(metrics), confidence=0.95, resamples=200, samples=5)
+    return Evaluate(metrics=list(metrics), confidence=0.95, resamples=200, samples=5, gates={})
 
 
 def rows(answers: list[str], expected: list[str]) -> list[dict[str, Any]]:

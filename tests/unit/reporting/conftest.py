@@ -90,6 +90,7 @@ def metrics() -> dict[str, Any]:
             "base": model(0.0, 0.0, 0.0, 0.0, 3.1, 0.0),
             "train": model(0.75, 0.55, 0.4, 0.98, 0.21, 0.0),
             "dpo": model(0.79, 0.6, 0.42, 0.99, 0.24, 1.4),
+            "gates": {"verdict": "none", "checks": {}},
         },
         "export": {"files": 8, "bytes": 550_000_000, "parameters": 134_515_008},
     }

@@ -90,6 +90,14 @@ def test_it_tells_what_was_rejected_or_changed_and_why(written: str) -> None:
         assert row in written
 
 
+def test_it_says_which_gates_were_passed(compose: Compose, metrics: dict[str, Any], written: str) -> None:
+    assert "No gates are set" in written
+    checks = {key: {"found": 0.79, "expected": asked, "passed": asked < 0.79} for key, asked in (("dpo.a", 0.5), ("dpo.b", 0.8))}
+    metrics["evaluate"]["gates"] = {"verdict": "failed", "checks": checks}
+    told = page.write(compose(), metrics, [sample()], CLEAN, None, None)
+    assert "| `dpo.a` | 0.79 | 0.5 | passed |\n| `dpo.b` | 0.79 | 0.8 | **failed** |" in told
+
+
 def test_it_says_who_made_each_stage(written: str) -> None:
     assert f"- train: made by run puffy-daks (`{'f' * 32}`)\n" in written
     assert f"- dpo: made by this run (`{'a' * 32}`)\n" in written

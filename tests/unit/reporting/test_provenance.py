@@ -27,7 +27,28 @@ def test_a_changed_file_is_told_as_a_diff(commit: str, workspace: Path) -> None:
     (workspace / "params.yaml").write_text("r: 32\n")
     found = provenance.origin()
     assert found.dirty
+    assert found.differs == ("params.yaml",)
     assert "-r: 16\n+r: 32\n" in found.diff
+
+
+def test_what_a_run_writes_itself_makes_no_tree_dirty_although_it_is_in_the_diff(commit: str, workspace: Path) -> None:
+    (workspace / "dvc.lock").write_text("stages: {}\n")
+    subprocess.run(["git", "add", "dvc.lock"], check=True)
+    found = provenance.origin()
+    assert found.differs == ()
+    assert "+stages: {}" in found.diff
+
+
+def test_what_stages_read_and_nobody_keeps_is_named(commit: str, workspace: Path) -> None:
+    for name in ("data/raw/mine.jsonl", "data/raw/kept.jsonl", "data/raw/deep/kept.jsonl", "data/raw/__pycache__/x", "unread.txt"):
+        (workspace / name).parent.mkdir(parents=True, exist_ok=True)
+        (workspace / name).write_text("{}")
+    (workspace / ".gitignore").write_text("*.jsonl\n")
+    (workspace / ".dvcignore").write_text("__pycache__\n")
+    for name in ("data/raw/kept.jsonl.dvc", "data/raw/deep.dvc"):
+        (workspace / name).write_text("outs: []\n")
+        subprocess.run(["git", "add", name], check=True)
+    assert provenance.origin(["data/raw", "params.yaml"]).untracked == ("data/raw/mine.jsonl",)
 
 
 def test_a_diff_is_one_that_git_takes_whatever_a_user_has_set_and_whatever_is_in_the_file(commit: str, workspace: Path) -> None:

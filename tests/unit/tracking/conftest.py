@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from finetune import tracking
 from finetune.config.schema import Config, Tracking
-cfg = Config.model_construct(tracking=Tracking(enabled=True, uri={uri!r}, experiment="finetune"))
+cfg = Config.model_construct(tracking=Tracking(enabled=True, uri={uri!r}, experiment="finetune", model=None))
 with tracking.run({name!r}, cfg):
 {body}
 """
@@ -29,7 +29,7 @@ with tracking.run({name!r}, cfg):
 
 def settings(uri: str | None = None, enabled: bool = True) -> Config:
     """What tracking.run reads of a configuration."""
-    return Config.model_construct(tracking=Tracking(enabled=enabled, uri=uri, experiment="finetune"))
+    return Config.model_construct(tracking=Tracking(enabled=enabled, uri=uri, experiment="finetune", model=None))
 
 
 @pytest.fixture
