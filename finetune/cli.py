@@ -1,4 +1,4 @@
-"""The command line beside dvc and mlflow: `finetune ui`, `finetune params`, `finetune check`, `finetune diff`."""
+"""The command line beside dvc and mlflow: `finetune check`, `finetune diff`, `finetune lineage` and others."""
 
 import json
 import logging
@@ -17,6 +17,7 @@ from finetune.config import compose
 from finetune.config.schema import Config, Tracking
 from finetune.errors import ConfigError, FinetuneError, SetupError
 
+WIDE = 1_000  # characters a line, where no terminal has to show it
 FLUSH = 60.0  # seconds that `ui` waits for what earlier runs left
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Tune a base model on your records, and keep the evidence.")
@@ -109,6 +110,29 @@ def _tracking() -> Tracking | None:
     except ValidationError:
         return None
     return settings if settings.enabled else None
+
+
+@app.command()
+def lineage(
+    subject: Annotated[str, typer.Argument(help="tiny/3, tiny@champion, a run's name or id, a file, an md5 or a sha256")],
+    as_json: Annotated[bool, typer.Option("--json", help="For a machine; hashes in full, and every setting.")] = False,
+) -> None:
+    """Trace a model back to commit, settings, data and base weights; and a raw file on to all models that it went into."""
+    from finetune.lineage import ancestry, offspring, records, tree  # the other commands need none of it
+    from finetune.lineage.subject import Bytes, named
+
+    root = Path.cwd()
+    known = records.opened(tracking.address(_settings().tracking, paths.home()))
+    found = named(subject, known, root)
+    descent = offspring.of(found, known) if isinstance(found, Bytes) else None
+    traced = None if isinstance(found, Bytes) and found.read else ancestry.of(found, subject, known, root)
+    if as_json:
+        whole = {name: part.as_dict() for name, part in (("offspring", descent), ("ancestry", traced)) if part is not None}
+        print(json.dumps(whole, indent=2, ensure_ascii=False))
+        return
+    for shown in (tree.offspring(descent) if descent else None, tree.ancestry(traced) if traced else None):
+        if shown is not None:
+            out.print(shown, width=None if out.is_terminal else WIDE)
 
 
 def _settings() -> Config:

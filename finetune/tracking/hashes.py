@@ -31,6 +31,13 @@ def outs(lock: str) -> dict[str, str]:
     return {file["path"]: file["md5"] for entry in stages for file in entry.get("outs", ()) if "md5" in file}
 
 
+def reads_and_writes(lock: str, stage: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Path → md5 of what a stage read, and of what it wrote."""
+    entry = _stages(lock).get(stage, {})
+    reads, writes = ({file["path"]: file["md5"] for file in entry.get(kind, ()) if "md5" in file} for kind in ("deps", "outs"))
+    return reads, writes
+
+
 def inputs(lock: str) -> list[str]:
     """Paths that stages read and none wrote."""
     stages = _stages(lock).values()

@@ -16,7 +16,7 @@ from tests.unit.comparing.conftest import Runs
 from tests.unit.comparing.test_differences import HERE
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # of SQLAlchemy 2.1, about MLflow's own tables
-SETTINGS = Tracking(enabled=True, uri=None, experiment="finetune")
+SETTINGS = Tracking(enabled=True, uri=None, experiment="finetune", model=None)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_nothing_is_created_where_nothing_was_tracked(tmp_path: Path) -> None:
 def test_a_server_that_is_away_is_told_and_not_waited_for(tmp_path: Path, runs: Runs) -> None:
     with socket.socket() as taken:  # bound and not listening: whoever connects is refused
         taken.bind(("127.0.0.1", 0))
-        away = Tracking(enabled=True, uri=f"http://127.0.0.1:{taken.getsockname()[1]}", experiment="finetune")
+        away = Tracking(enabled=True, uri=f"http://127.0.0.1:{taken.getsockname()[1]}", experiment="finetune", model=None)
         question = Tracked(away, tmp_path).ask([(runs.root / "dvc.lock").read_text()])
         assert question is not None
         assert question.answer() == ([{}], "MLflow has no experiment finetune, or can't be asked")

@@ -94,7 +94,7 @@ def test_it_says_which_gates_were_passed(compose: Compose, metrics: dict[str, An
     assert "No gates are set" in written
     checks = {key: {"found": 0.79, "expected": asked, "passed": asked < 0.79} for key, asked in (("dpo.a", 0.5), ("dpo.b", 0.8))}
     metrics["evaluate"]["gates"] = {"verdict": "failed", "checks": checks}
-    told = page.write(compose(), metrics, [sample()], CLEAN, None, None)
+    told = page.write(compose(), metrics, [sample()], CLEAN, None, HERE, None)
     assert "| `dpo.a` | 0.79 | 0.5 | passed |\n| `dpo.b` | 0.79 | 0.8 | **failed** |" in told
 
 

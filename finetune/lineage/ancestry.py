@@ -1,0 +1,176 @@
+"""Where a model comes from: commit, settings, data down to the raw source, base weights, environment, and who made each stage."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from finetune.lineage import commits
+from finetune.lineage.commits import Commit
+from finetune.lineage.records import Records, Run, Version
+from finetune.lineage.subject import OF_RUN, Subject
+from finetune.tracking import hashes
+
+COMMIT = "mlflow.source.git.commit"
+LOCK = "dvc.lock"
+CODE = (".py", ".lock")  # of what stages read, these are told by the commit
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a stage left, and the run that made it; without a run, MLflow did not hear of it."""
+
+    stage: str
+    entry: str
+    """sha256 of the stage's entry in dvc.lock: equal ones had the same command, inputs, settings and outputs."""
+    reads: Mapping[str, str]
+    """Path → md5, but for code."""
+    writes: Mapping[str, str]
+    run: str | None = None
+    pipeline: str | None = None
+    """Name of the pipeline's run that it belongs to."""
+    started: int | None = None
+    environment: str | None = None
+
+
+@dataclass(frozen=True)
+class Ancestry:
+    """All that is known of where a run's export comes from. What is None or empty is not known."""
+
+    asked: str
+    version: str | None
+    aliases: Sequence[str]
+    export: str | None
+    """DVC's md5 of models/export."""
+    gates: str | None
+    run: str | None
+    run_name: str | None
+    status: str | None
+    started: int | None
+    commit: Commit | None
+    differs: Sequence[str]
+    """Tracked files that were not as in the commit."""
+    untracked: Sequence[str]
+    """Files that stages read and nobody kept."""
+    experiment: str | None
+    experiment_commit: Commit | None
+    """DVC's own commit of the experiment, which holds what differed."""
+    settings_sha256: str | None
+    settings: Mapping[str, str]
+    data: Mapping[str, Mapping[str, Any]]
+    data_changed: bool
+    base: Mapping[str, str]
+    environment: str | None
+    environment_fields: Mapping[str, str]
+    stages: Sequence[Made]
+    same_bytes: Sequence[str]
+    """Names of further runs that came to the same export."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def of(subject: Subject, asked: str, records: Records, root: Path) -> Ancestry:
+    """Trace a version, the pipeline of a run, or the newest pipeline that knows some bytes."""
+    version, run = _both(subject, records)
+    if run is None or isinstance(subject, Version):
+        tags = dict(version.tags) if version else {}
+    else:  # its own evidence, also where the version has that of another run
+        tags = {**run.tags, **({"export.md5": version.tags["export.md5"]} if version else {})}
+    sha, saved = tags.get("git.commit", tags.get(COMMIT)), tags.get("dvc.commit")
+    lock = records.artifact(run, LOCK) if run else None
+    same = records.tagged(OF_RUN, version.name) if version else []
+    return Ancestry(
+        asked=asked,
+        version=version.name if version else None,
+        aliases=version.aliases if version else (),
+        export=tags.get("export.md5"),
+        gates=tags.get("gates"),
+        run=run.id if run else tags.get("run"),
+        run_name=run.name if run else tags.get("run.name"),
+        status=run.status if run else None,
+        started=run.started if run else None,
+        commit=commits.known(sha, root) if sha else None,
+        differs=_listed(tags.get("git.differs")),
+        untracked=_listed(tags.get("git.untracked")),
+        experiment=tags.get("dvc.experiment"),
+        experiment_commit=commits.known(saved, root) if saved else None,
+        settings_sha256=tags.get("params.sha256"),
+        settings=dict(sorted(run.params.items())) if run else {},
+        data={key.removeprefix("data."): json.loads(text) for key, text in sorted(tags.items()) if _is_source(key)},
+        data_changed="data.changed" in tags,
+        base={key.removeprefix("base."): text for key, text in sorted(tags.items()) if key.startswith("base.")},
+        environment=tags.get("environment"),
+        environment_fields={key.removeprefix("environment."): text for key, text in sorted(tags.items()) if key.startswith("environment.")},
+        stages=_stages(lock.decode() if lock else "", run, tags, records),
+        same_bytes=[f"{other.name} ({other.id})" for other in same if run is None or other.id != run.id],
+    )
+
+
+def pipeline(run: Run, records: Records) -> Run:
+    """The run of the pipeline that a stage's run belongs to; a pipeline's is its own."""
+    return records.runs([run.parent]).get(run.parent, run) if run.parent else run
+
+
+def version_of(run: Run, records: Records) -> Version | None:
+    """The version that a pipeline's run exported."""
+    model, _, number = run.tags.get(OF_RUN, "").rpartition("/")
+    return next((version for version in records.versions(model) if str(version.number) == number), None) if model else None
+
+
+def _both(subject: Subject, records: Records) -> tuple[Version | None, Run | None]:
+    """The version and the pipeline's run that are meant; of a run, its own evidence counts, not that of others with the same export."""
+    match subject:
+        case Version():
+            return subject, records.runs([subject.tags.get("run", "")]).get(subject.tags.get("run", ""))
+        case Run():
+            run = pipeline(subject, records)
+            return version_of(run, records), run
+        case _:
+            run = subject.runs[0]
+            return version_of(run, records), run
+
+
+def _stages(lock: str, run: Run | None, tags: Mapping[str, str], records: Records) -> list[Made]:
+    """Every stage, in the order of the pipeline, with its maker; of a pipeline that never came to its report, those that it ran."""
+    entries = hashes.entries(lock)
+    makers = {key.removeprefix("made_by."): value for key, value in tags.items() if key.startswith("made_by.")}
+    own = {child.tags.get("stage", child.name): child for child in reversed(records.children(run.id))} if run else {}
+    known = records.runs({*makers.values()})
+    above = records.runs({maker.parent for maker in known.values() if maker.parent})
+    touched = {name: hashes.reads_and_writes(lock, name) for name in entries or own if name != "report"}
+    found = []
+    for name in _in_order(touched):
+        maker = known.get(makers.get(name.replace("@", "."), "")) or own.get(name)
+        reads, writes = touched[name]
+        told = (
+            (maker.id, (above.get(maker.parent or "") or run or maker).name, maker.started, maker.tags.get("environment")) if maker else ()
+        )
+        found.append(
+            Made(name, entries.get(name, ""), {path: md5 for path, md5 in reads.items() if not path.endswith(CODE)}, writes, *told)
+        )
+    return found
+
+
+def _in_order(touched: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]]) -> Iterator[str]:
+    """Stages, each behind those whose outs it reads; dvc.lock has new ones at its end."""
+
+    def feeds(out: str, dep: str) -> bool:
+        return out == dep or out.startswith(f"{dep}/") or dep.startswith(f"{out}/")
+
+    before = {
+        name: [other for other, (_, writes) in touched.items() if other != name and any(feeds(out, dep) for out in writes for dep in reads)]
+        for name, (reads, _) in touched.items()
+    }
+    return iter(TopologicalSorter(before).static_order())
+
+
+def _is_source(key: str) -> bool:
+    return key.startswith("data.") and key != "data.changed"
+
+
+def _listed(text: str | None) -> list[str]:
+    return text.split(", ") if text else []

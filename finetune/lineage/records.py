@@ -1,0 +1,100 @@
+"""What MLflow knows, as lineage reads it: runs and model versions by id, name or tag.
+
+Two ways give the same answers (a test compares them): a database of ours is read by sqlite3, because importing MLflow takes 1.5 to 3 s,
+and anything else is asked through MLflow's client. docs/decisions/0017 has the measurements.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+PARENT = "mlflow.parentRunId"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a pipeline or of a stage."""
+
+    id: str
+    name: str
+    status: str
+    started: int
+    """Milliseconds since 1970."""
+    artifacts: str
+    """Address of its artifacts."""
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+
+    @property
+    def parent(self) -> str | None:
+        """Id of the pipeline's run, of a stage's."""
+        return self.tags.get(PARENT)
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model."""
+
+    model: str
+    number: int
+    created: int
+    tags: Mapping[str, str]
+    aliases: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """NAME/NUMBER."""
+        return f"{self.model}/{self.number}"
+
+
+class Records(Protocol):
+    """MLflow, read only. Lists are newest first; deleted runs are in none."""
+
+    def runs(self, ids: Iterable[str]) -> dict[str, Run]:
+        """Id → run, of those that are there."""
+
+    def named(self, name: str) -> list[Run]:
+        """Runs of this name."""
+
+    def children(self, run: str) -> list[Run]:
+        """Runs of the stages of a pipeline's run."""
+
+    def tagged(self, key: str, value: str | None = None) -> list[Run]:
+        """Runs that have this tag, with this value or any."""
+
+    def models(self) -> list[str]:
+        """Names of the registered models, sorted."""
+
+    def versions(self, model: str) -> list[Version]:
+        """All versions of a model; none where there is no such model."""
+
+    def artifact(self, run: Run, path: str) -> bytes | None:
+        """Content of an artifact; None where there is none."""
+
+
+def opened(uri: str) -> Records:
+    """The records at an address of MLflow's.
+
+    Raises:
+        SetupError: it is a database that is not there.
+    """
+    if uri.startswith("sqlite:"):
+        from finetune.lineage.database import Database, Unknown  # one of the two is needed, and the other costs seconds
+
+        try:
+            return Database.at(uri)
+        except Unknown:
+            pass  # tables of an MLflow that we don't know: it knows them itself
+    from finetune.lineage.server import Server
+
+    return Server(uri)
+
+
+def local(address: str) -> Path | None:
+    """The folder that an address of artifacts means; None where it is on no disk of this machine."""
+    parts = urlsplit(address)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return Path(address) if not parts.scheme else None

@@ -1,0 +1,110 @@
+"""MLflow through its client: for a server, and for any database that is not sqlite's."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import Run as Entity
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.tracking import MlflowClient
+
+from finetune.lineage.records import PARENT, Run, Version, local
+
+PAGE = 1000  # runs a call
+
+
+class Server:
+    """Records that MLflow's client gives."""
+
+    def __init__(self, uri: str) -> None:
+        self._client = MlflowClient(uri)
+        self._uri = uri
+
+    def runs(self, ids: Iterable[str]) -> dict[str, Run]:
+        found = {}
+        for each in ids:
+            try:
+                entity = self._client.get_run(each)
+            except MlflowException as error:
+                if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                    raise
+            else:
+                if entity.info.lifecycle_stage == "active":
+                    found[each] = _run(entity)
+        return found
+
+    def named(self, name: str) -> list[Run]:
+        return self._search(f"attributes.run_name = {_quoted(name)}")
+
+    def children(self, run: str) -> list[Run]:
+        return self.tagged(PARENT, run)
+
+    def tagged(self, key: str, value: str | None = None) -> list[Run]:
+        return self._search(f"tags.`{key}` LIKE '%'" if value is None else f"tags.`{key}` = {_quoted(value)}")
+
+    def models(self) -> list[str]:
+        return sorted(model.name for model in self._client.search_registered_models(max_results=PAGE))
+
+    def versions(self, model: str) -> list[Version]:
+        try:
+            registered = self._client.get_registered_model(model)
+        except MlflowException as error:
+            if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                return []
+            raise
+        found: list[ModelVersion] = []
+        token = None
+        while True:
+            page = self._client.search_model_versions(f"name = {_quoted(model)}", max_results=PAGE, page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                break
+        aliases: dict[int, list[str]] = {}
+        for alias, number in sorted(registered.aliases.items()):
+            aliases.setdefault(int(number), []).append(alias)
+        versions = [
+            Version(model, int(each.version), each.creation_timestamp, dict(each.tags), tuple(aliases.get(int(each.version), ())))
+            for each in found
+        ]
+        return sorted(versions, key=lambda version: version.number, reverse=True)
+
+    def artifact(self, run: Run, path: str) -> bytes | None:
+        folder = local(run.artifacts)
+        if folder is not None:
+            return (folder / path).read_bytes() if (folder / path).is_file() else None
+        return downloaded(f"{run.artifacts}/{path}", self._uri)
+
+    def _search(self, condition: str) -> list[Run]:
+        experiments = [experiment.experiment_id for experiment in self._client.search_experiments(max_results=PAGE)]
+        found: list[Run] = []
+        token = None
+        while True:
+            page = self._client.search_runs(experiments, condition, max_results=PAGE, page_token=token)
+            found += map(_run, page)
+            token = page.token
+            if not token:
+                return sorted(found, key=lambda run: (run.started, run.id), reverse=True)
+
+
+def downloaded(address: str, uri: str | None = None) -> bytes | None:
+    """Content of an artifact that is on no disk here; None where there is none."""
+    with TemporaryDirectory() as folder:
+        try:
+            return Path(download_artifacts(artifact_uri=address, dst_path=folder, tracking_uri=uri)).read_bytes()
+        except (MlflowException, OSError):  # what a store says of a file that is not there differs from store to store
+            return None
+
+
+def _run(entity: Entity) -> Run:
+    info = entity.info
+    tags = {key: value for key, value in entity.data.tags.items() if key != "mlflow.runName" or value}
+    return Run(info.run_id, info.run_name or "", info.status, info.start_time, info.artifact_uri, tags, dict(entity.data.params))
+
+
+def _quoted(text: str) -> str:
+    """A string of MLflow's filters; it knows no escape, so one with both quotes can't be asked for."""
+    return f'"{text}"' if "'" in text else f"'{text}'"

@@ -1,0 +1,135 @@
+"""What a user named: a model version, a run, or bytes, told apart by what there is of that name."""
+
+import difflib
+import hashlib
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.errors import SetupError
+from finetune.lineage.records import Records, Run, Version
+from finetune.tracking import hashes
+
+OF_RUN = "model.version"  # as finetune.tracking.registry writes it
+DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?|[0-9a-f]{64}")
+START = re.compile(r"[0-9a-f]{6,31}")
+PIECE = 2**20  # bytes read at once
+FORMS = "NAME/NUMBER or NAME@ALIAS of a model, a run's name or id, a file, or an md5 or sha256"
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """A file, folder or hash, and the pipelines whose inputs or outputs have these bytes."""
+
+    name: str
+    runs: Sequence[Run]
+    """Runs of pipelines, newest first."""
+    known_as: str
+    """What these runs call it: data/raw/records.jsonl, models/train, package:…"""
+    read: bool
+    """Whether they read it from outside; else they made it."""
+
+
+Subject = Version | Run | Bytes
+
+
+def named(words: str, records: Records, root: Path) -> Subject:
+    """Find what `words` mean.
+
+    Raises:
+        SetupError: nothing is called that; or a file's bytes are in no run.
+    """
+    if (root / words).exists():
+        return _file(words, root / words, records)
+    if (version := _version(words, records)) is not None:
+        return version
+    if (run := _run(words, records)) is not None:
+        return run
+    if DIGEST.fullmatch(words) and (found := _known(words, [words], records)) is not None:
+        return found
+    raise SetupError("MLflow knows no such model, run or file:", [f"found {words!r}, expected {FORMS}"], _near(words, records))
+
+
+def model_version(words: str, records: Records) -> Version:
+    """Find a model version.
+
+    Raises:
+        SetupError: there is none of that name.
+    """
+    if (version := _version(words, records)) is not None:
+        return version
+    raise SetupError("no such model version:", [f"found {words!r}, expected NAME/NUMBER or NAME@ALIAS"], _near(words, records))
+
+
+def _version(words: str, records: Records) -> Version | None:
+    model, sign, rest = words.rpartition("@") if "@" in words else words.rpartition("/")
+    if not sign or not model:
+        return None
+    fits = (lambda version: rest in version.aliases) if sign == "@" else (lambda version: str(version.number) == rest)
+    return next(filter(fits, records.versions(model)), None)
+
+
+def _run(words: str, records: Records) -> Run | None:
+    """A run by its id, or the newest of its name."""
+    return records.runs([words]).get(words) or next(iter(records.named(words)), None)
+
+
+def _file(words: str, path: Path, records: Records) -> Bytes:
+    """Who knows the bytes of a file or folder: by its own hash, else as a part of a folder that a stage wrote."""
+    name = path.relative_to(Path.cwd()).as_posix() if path.is_absolute() and path.is_relative_to(Path.cwd()) else words
+    if path.is_dir():
+        digest = hashes.folder(path)
+        found = _known(name, [digest], records)
+    else:
+        sha256 = _digest(path, "sha256")  # first: weights are known by it, and a second reading of them takes a second
+        found = _known(name, [sha256], records)
+        if found is None:
+            digest = _digest(path, "md5")
+            found = _known(name, [digest], records) or _known(name, _folders_with(digest), records)
+    if found is not None:
+        return found
+    others = records.tagged(f"data.{name}")
+    told = f"found no run that read or made the bytes of {name}"
+    if others:
+        newest = f"{others[0].name} ({others[0].id})"
+        told += f"; {len(others)} read other bytes from a file of that name, the newest of them {newest}"
+    raise SetupError(
+        "MLflow doesn't know this file:", [told], "the file may have changed, or its runs may not be in this MLflow (tracking.uri)"
+    )
+
+
+def _known(name: str, digests: Sequence[str], records: Records) -> Bytes | None:
+    for digest in digests:
+        key = f"{'sha256' if len(digest) == 64 else 'md5'}.{digest}"
+        if runs := records.tagged(key):
+            known_as = runs[0].tags[key]
+            return Bytes(name, runs, known_as, f"data.{known_as}" in runs[0].tags)
+    return None
+
+
+def _folders_with(digest: str) -> list[str]:
+    """Hashes of the folders in DVC's cache that hold a file of this md5, by the listings that it keeps of each."""
+    asked = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True, check=False)
+    cache = Path(asked.stdout.strip() or ".dvc/cache") / "files" / "md5"
+    listings = (path for path in cache.glob("??/*.dir") if digest in path.read_text(encoding="utf-8", errors="replace"))
+    return [path.parent.name + path.name for path in sorted(listings, key=lambda path: -path.stat().st_mtime)]
+
+
+def _near(words: str, records: Records) -> str:
+    models = records.models()
+    model = re.split("[/@]", words)[0]
+    if model in models:
+        versions = records.versions(model)
+        aliases = [f"@{alias}" for version in versions for alias in version.aliases]
+        numbers = f"1 to {versions[0].number}" if versions else "none"
+        return f"{model} has versions {numbers}" + (f" and the aliases {', '.join(aliases)}" if aliases else "")
+    close = difflib.get_close_matches(model, models, n=3) or models[:3]
+    return f"models there are: {', '.join(close)}" if close else "no model was registered yet; `dvc repro` does that at its end"
+
+
+def _digest(path: Path, kind: str) -> str:
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()

@@ -1,0 +1,202 @@
+"""`finetune lineage`: from a version, a run or bytes to all that they come from, and from a raw file to all its models."""
+
+import dataclasses
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from finetune import tracking
+from finetune.errors import SetupError
+from finetune.lineage import ancestry, offspring, records, tree
+from finetune.lineage.ancestry import Ancestry
+from finetune.lineage.database import Database, Unknown
+from finetune.lineage.server import Server
+from finetune.lineage.subject import Bytes, named
+from finetune.tracking import hashes
+from finetune.tracking.send import Sender
+from tests.conftest import ROOT
+from tests.processes import rows
+
+from .conftest import MLFLOW, WEIGHTS, Pipeline, cfg, git, md5, sha256
+
+pytestmark = MLFLOW
+
+
+def opened(database: Path) -> records.Records:
+    return records.opened(f"sqlite:///{database}")
+
+
+def traced(database: Path, words: str) -> Ancestry:
+    known = opened(database)
+    return ancestry.of(named(words, known, database.parent), words, known, database.parent)
+
+
+def shown(found: object) -> str:
+    console = Console(width=300)
+    with console.capture() as captured:
+        console.print(found)
+    return captured.get()
+
+
+def test_a_version_leads_to_all_that_it_comes_from(three: Path) -> None:
+    found = traced(three, "lamp/2")
+    assert (found.version, found.aliases, found.gates, found.run_name, found.status) == ("lamp/2", (), "passed", "other", "FINISHED")
+    assert found.commit is not None
+    assert (found.commit.sha, found.commit.here, found.commit.kept_by) == (git("rev-parse", "HEAD"), True, ("main",))
+    assert found.differs == ["params.yaml", "conf/config.yaml"]
+    assert found.data == {"data/raw/records.jsonl": {"md5": md5("y"), "sha256": sha256("y"), "bytes": 1}}
+    assert found.base == {"path": "LlamaConfig", "sha256": "b" * 64}
+    assert (found.settings_sha256, found.settings) == (sha256("params"), {"seed": "17", "train.r": "8"})
+    train, export = found.stages
+    assert (train.stage, train.pipeline, export.stage, export.pipeline) == ("train", "other", "export", "other")
+    assert train.reads == {"data/raw": md5("y") + ".dir"}, "code is the commit's to tell"
+    assert train.writes == {"models/train": md5("trainb") + ".dir"}
+
+
+def test_an_alias_a_run_its_id_and_a_stages_run_lead_to_the_same(three: Path) -> None:
+    ((other,),) = rows(three, "select run_uuid from runs where name = 'other'")
+    by_version = dataclasses.asdict(traced(three, "lamp/2"))
+    for words in ("other", other):
+        assert dataclasses.asdict(traced(three, words)) == {**by_version, "asked": words}
+    assert traced(three, "lamp@candidate").version == "lamp/1"
+    ((stage,),) = rows(three, f"select value from tags where run_uuid = '{other}' and key = 'made_by.train'")
+    assert traced(three, stage).run == other
+
+
+def test_a_reused_stage_has_its_maker_and_the_same_bytes_all_their_runs(three: Path) -> None:
+    found = traced(three, "again")
+    assert found.version == "lamp/1"
+    assert [(made.stage, made.pipeline) for made in found.stages] == [("train", "other"), ("export", "again")]
+    assert [told.split()[0] for told in found.same_bytes] == ["first"]
+
+
+def test_weights_found_anywhere_lead_to_their_version(three: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.safetensors").write_text(WEIGHTS.format("b"))
+    assert traced(three, "elsewhere.safetensors").version == "lamp/2"
+    assert traced(three, sha256(WEIGHTS.format("a"))).version == "lamp/1"
+    assert traced(three, f"{md5('trainb')}.dir").version == "lamp/2"
+
+
+def test_a_folder_is_known_by_what_is_in_it(three: Path, pipeline: Pipeline, tmp_path: Path) -> None:
+    (tmp_path / "models/train").mkdir()
+    (tmp_path / "models/train/weights").write_text("w")
+    digest = hashes.folder(tmp_path / "models/train")
+    pipeline("folder", weights="c", records="z", **{f"md5.{digest}": "models/train"})
+    assert traced(three, "models/train").run_name == "folder"
+    listing = tmp_path / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
+    listing.parent.mkdir(parents=True)
+    listing.write_text(f'[{{"md5": "{md5("w")}", "relpath": "weights"}}]')
+    assert traced(three, "models/train/weights").run_name == "folder"
+
+
+def test_a_raw_file_leads_to_all_models_that_ate_it(three: Path, tmp_path: Path) -> None:
+    (tmp_path / "data/raw").mkdir(parents=True)
+    (tmp_path / "data/raw/records.jsonl").write_text("x")
+    known = opened(three)
+    for words in ("data/raw/records.jsonl", md5("x"), sha256("x")):
+        subject = named(words, known, tmp_path)
+        assert isinstance(subject, Bytes)
+        found = offspring.of(subject, known)
+        assert (found.known_as, found.read) == ("data/raw/records.jsonl", True)
+        assert [(model.version, model.runs, model.aliases) for model in found.models] == [("lamp/1", ["again", "first"], ("candidate",))]
+    assert "was read for 1 model version" in shown(tree.offspring(found))
+
+
+def test_what_is_not_known_is_said_with_what_is_near(three: Path, tmp_path: Path) -> None:
+    known = opened(three)
+    for words, told in (
+        ("lamb/1", "models there are: lamp"),
+        ("lamp/9", "lamp has versions 1 to 2 and the aliases @candidate"),
+        ("nobody", "found 'nobody', expected NAME/NUMBER or NAME@ALIAS"),
+    ):
+        with pytest.raises(SetupError, match=told):
+            named(words, known, tmp_path)
+    (tmp_path / "data/raw").mkdir(parents=True)
+    (tmp_path / "data/raw/records.jsonl").write_text("mended")
+    with pytest.raises(SetupError, match=r"3 read other bytes from a file of that name, the newest of them again \("):
+        named("data/raw/records.jsonl", known, tmp_path)
+
+
+def test_a_pipeline_without_a_report_tells_what_it_ran(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "broken")
+    with pytest.raises(ValueError, match="none"), tracking.run("train", cfg()):
+        raise ValueError("none")
+    Sender(three.parent).step()
+    found = traced(three, "broken")
+    assert (found.version, found.commit, found.data) == (None, None, {})
+    assert [(made.stage, made.pipeline) for made in found.stages] == [("train", "broken")]
+    assert "broken: came to no model version" in shown(tree.ancestry(found))
+
+
+def test_a_version_outlives_its_run(three: Path) -> None:
+    with sqlite3.connect(three) as connection:
+        connection.execute("update runs set lifecycle_stage = 'deleted' where name = 'other'")
+    found = traced(three, "lamp/2")
+    assert (found.run_name, found.status, found.gates) == ("other", None, "passed")
+    assert found.data["data/raw/records.jsonl"]["md5"] == md5("y")
+    assert "deleted from MLflow" in shown(tree.ancestry(found))
+
+
+def test_the_tree_shows_it_all(three: Path) -> None:
+    told = shown(tree.ancestry(traced(three, "lamp/2")))
+    commit, data = git("rev-parse", "HEAD")[:12], md5("y")[:12]
+    for text in (
+        f"commit {commit} as it was (on main)",
+        "with changes in params.yaml, conf/config.yaml",
+        f"md5 {data}",
+        "sha256 bbbbbbbbbbbb",
+    ):
+        assert text in told
+    assert f"train  by this run ({traced(three, 'lamp/2').stages[0].run[:12]}" in told  # type: ignore[index]
+    assert f"→ models/train {md5('trainb')[:12]}" in told
+
+
+def test_the_database_read_directly_and_mlflows_client_give_the_same_answers(three: Path) -> None:
+    direct, client = Database.at(f"sqlite:///{three}"), Server(f"sqlite:///{three}")
+    ids = [run for (run,) in rows(three, "select run_uuid from runs")]
+    assert len(ids) == 3 + 5 + 3
+    runs = direct.runs([*ids, "nobody"])
+    assert runs == client.runs([*ids, "nobody"])
+    assert direct.models() == client.models() == ["lamp"]
+    assert direct.versions("lamp") == client.versions("lamp")
+    assert direct.versions("nobody") == client.versions("nobody") == []
+    (other,) = direct.named("other")
+    assert [other] == client.named("other")
+    assert direct.children(other.id) == client.children(other.id)
+    assert len(direct.children(other.id)) == 3
+    for key, value in (("md5." + md5("x"), None), ("model.version", "lamp/1"), ("nobody", None)):
+        assert direct.tagged(key, value) == client.tagged(key, value)
+    assert len(direct.tagged("md5." + md5("x"))) == 2
+    assert direct.artifact(other, "dvc.lock") == client.artifact(other, "dvc.lock") != b""
+    assert direct.artifact(other, "nobody") is client.artifact(other, "nobody") is None
+    for words in ("lamp/1", "other", sha256(WEIGHTS.format("a"))):
+        root = three.parent
+        assert ancestry.of(named(words, direct, root), words, direct, root) == ancestry.of(named(words, client, root), words, client, root)
+
+
+def test_a_database_of_another_mlflow_is_left_to_mlflow(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with sqlite3.connect(three) as connection:
+        connection.execute("alter table runs rename column lifecycle_stage to stage_of_life")
+    with pytest.raises(Unknown):
+        Database.at(f"sqlite:///{three}")
+    monkeypatch.setattr("finetune.lineage.server.MlflowClient", lambda uri: uri)
+    assert isinstance(opened(three), Server)
+
+
+def test_without_a_database_it_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="run the pipeline first"):
+        records.opened(f"sqlite:///{tmp_path}/none.db")
+
+
+def test_it_takes_no_import_of_mlflow(three: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from finetune.lineage import records, subject, ancestry, offspring, tree; "
+        f"known = records.opened('sqlite:///{three}'); ancestry.of(subject.named('lamp/1', known, Path('.')), 'x', known, Path('.')); "
+        "print([name for name in ('mlflow', 'torch', 'numpy', 'pandas') if name in sys.modules])"
+    )
+    asked = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
+    assert asked.stdout.strip() == "[]"
