@@ -135,6 +135,20 @@ def lineage(
             out.print(shown, width=None if out.is_terminal else WIDE)
 
 
+@app.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="tiny/3, or tiny@candidate")],
+    without_gates: Annotated[bool, typer.Option("--without-gates", help="Although nothing was asked of its scores.")] = False,
+) -> None:
+    """Make a model version the champion: refused unless it passed its gates, comes from a commit, and is wholly there."""
+    from finetune import promoting  # the other commands need none of it
+    from finetune.lineage import records, subject
+
+    uri = tracking.address(_settings().tracking, paths.home())
+    known = records.opened(uri)
+    out.print(promoting.promote(subject.model_version(version, known), known, uri, Path.cwd(), without_gates), markup=False)
+
+
 def _settings() -> Config:
     """params.yaml, checked."""
     if not paths.PARAMS.is_file():

@@ -6,6 +6,7 @@ FinetuneError             whatever a user can mend; a stage prints it without a 
 ├── DataError             records: unreadable, malformed, contradictory, none left
 ├── ModelError            weights, tokenizers, adapters: missing, of another revision, not loadable
 ├── TrainingError         a run that must not go on: a first loss that is not ln 2, a loss that is not finite
+├── PromotionError        a model version that is not fit to be the champion
 └── OutputError           an output that can't be written whole: disk full, no permission
 """
 
@@ -45,6 +46,10 @@ class SetupError(Problems):
 
 class DataError(Problems):
     """Records that can't be used; `problems` has one line a record, each beginning with file:line."""
+
+
+class PromotionError(Problems):
+    """A model version that is not fit to be the champion; `problems` has one line a reason."""
 
 
 class ModelError(FinetuneError):

@@ -3,13 +3,12 @@
 import difflib
 import hashlib
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.errors import SetupError
+from finetune.lineage import cache
 from finetune.lineage.records import Records, Run, Version
 from finetune.tracking import hashes
 
@@ -43,7 +42,7 @@ def named(words: str, records: Records, root: Path) -> Subject:
         SetupError: nothing is called that; or a file's bytes are in no run.
     """
     if (root / words).exists():
-        return _file(words, root / words, records)
+        return _file(words, root, records)
     if (version := _version(words, records)) is not None:
         return version
     if (run := _run(words, records)) is not None:
@@ -77,9 +76,10 @@ def _run(words: str, records: Records) -> Run | None:
     return records.runs([words]).get(words) or next(iter(records.named(words)), None)
 
 
-def _file(words: str, path: Path, records: Records) -> Bytes:
+def _file(words: str, root: Path, records: Records) -> Bytes:
     """Who knows the bytes of a file or folder: by its own hash, else as a part of a folder that a stage wrote."""
-    name = path.relative_to(Path.cwd()).as_posix() if path.is_absolute() and path.is_relative_to(Path.cwd()) else words
+    path = root / words
+    name = path.relative_to(root).as_posix() if path.is_relative_to(root) else words
     if path.is_dir():
         digest = hashes.folder(path)
         found = _known(name, [digest], records)
@@ -88,7 +88,7 @@ def _file(words: str, path: Path, records: Records) -> Bytes:
         found = _known(name, [sha256], records)
         if found is None:
             digest = _digest(path, "md5")
-            found = _known(name, [digest], records) or _known(name, _folders_with(digest), records)
+            found = _known(name, [digest], records) or _known(name, cache.folders_with(cache.folder(root), digest), records)
     if found is not None:
         return found
     others = records.tagged(f"data.{name}")
@@ -108,14 +108,6 @@ def _known(name: str, digests: Sequence[str], records: Records) -> Bytes | None:
             known_as = runs[0].tags[key]
             return Bytes(name, runs, known_as, f"data.{known_as}" in runs[0].tags)
     return None
-
-
-def _folders_with(digest: str) -> list[str]:
-    """Hashes of the folders in DVC's cache that hold a file of this md5, by the listings that it keeps of each."""
-    asked = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True, check=False)
-    cache = Path(asked.stdout.strip() or ".dvc/cache") / "files" / "md5"
-    listings = (path for path in cache.glob("??/*.dir") if digest in path.read_text(encoding="utf-8", errors="replace"))
-    return [path.parent.name + path.name for path in sorted(listings, key=lambda path: -path.stat().st_mtime)]
 
 
 def _near(words: str, records: Records) -> str:

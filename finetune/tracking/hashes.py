@@ -58,14 +58,20 @@ def digest(path: Path) -> str:
     """
     if "DVC_STAGE" in os.environ and (locked := known(read()).get(path.as_posix())):
         return locked
-    return folder(path) if path.is_dir() else _md5(path)
+    return folder(path) if path.is_dir() else md5(path)
 
 
 def folder(path: Path, ignored: Callable[[tuple[str, ...]], bool] = lambda _: False) -> str:
     """DVC's md5 of a folder, computed; `ignored` says of a file, by the parts of its path below the folder, that DVC doesn't see it."""
     files = sorted((file.relative_to(path).parts, file) for file in path.rglob("*") if file.is_file())
-    listing = [{"md5": _md5(file), "relpath": "/".join(parts)} for parts, file in files if not ignored(parts)]
+    listing = [{"md5": md5(file), "relpath": "/".join(parts)} for parts, file in files if not ignored(parts)]
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def md5(file: Path) -> str:
+    """DVC's md5 of a file, computed."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 @lru_cache(maxsize=8)
@@ -74,8 +80,3 @@ def _stages(lock: str) -> dict[str, dict[str, Any]]:
         return dict(yaml.load(lock, Loader=LOADER)["stages"])  # both loaders are safe ones
     except (yaml.YAMLError, KeyError, TypeError):  # none, or not DVC's any more, as after a merge conflict: DVC itself will say so
         return {}
-
-
-def _md5(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

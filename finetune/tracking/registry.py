@@ -1,7 +1,8 @@
 """Exports in MLflow's model registry: one version for each export's bytes, tagged with what it came from.
 
 The version is found by `export.md5`, DVC's hash of models/export, so that it may be sent twice, and the same bytes made again are the
-same version. Its tags are those of the newest run that made these bytes from a clean tree; of the newest, where none was clean.
+same version. Its tags are those of the newest run that made these bytes from a clean tree; of the newest, where none was clean; and what
+was promoted keeps those that it was promoted for.
 Every run that made them has the tag `model.version`.
 """
 
@@ -17,9 +18,9 @@ from finetune.tracking import VERSION
 from finetune.tracking.spool import Event
 
 OF_RUN = "model.version"  # tag of a run: NAME/NUMBER of what it exported
-CANDIDATE, CHAMPION = "candidate", "champion"
+CANDIDATE = "candidate"
 MD5, AT, RUN = "export.md5", "export.at", "run"
-OWN = ("promoted",)  # tags of a version that are no run's
+PROMOTED = "promoted.at"  # finetune.promoting
 EVIDENCE = ("base.", "data.", "dvc.", "environment", "gates", "git.", "made_by.", "params.")
 COMMIT = "mlflow.source.git.commit"
 
@@ -60,15 +61,16 @@ def note(client: MlflowClient, name: str, run: str, key: str, value: str) -> Non
 
 
 def _renew(client: MlflowClient, found: ModelVersion, tags: Mapping[str, str]) -> None:
-    """Take another run's evidence for the same bytes, when it is newer and no worse."""
+    """Take another run's evidence for the same bytes, when it is newer and no worse; what was promoted keeps the evidence that it was for."""
+    if PROMOTED in found.tags:
+        return
     if int(found.tags.get(AT, 0)) > int(tags[AT]) or (clean(found.tags) and not clean(tags)):
         return
     for key, value in tags.items():
         if found.tags.get(key) != value:
             client.set_model_version_tag(found.name, found.version, key, value)
     for key in found.tags.keys() - tags.keys():
-        if not key.startswith(OWN):
-            client.delete_model_version_tag(found.name, found.version, key)
+        client.delete_model_version_tag(found.name, found.version, key)
 
 
 def _register(client: MlflowClient, name: str) -> None:

@@ -113,6 +113,13 @@ def test_evidence_of_a_clean_tree_takes_the_place_of_other_and_never_the_other_w
     assert versions(database)[1]["run.name"] == "clean"
 
 
+def test_what_was_promoted_keeps_the_evidence_that_it_was_promoted_for(database: Path, export: Export) -> None:
+    export("first", "1")
+    MlflowClient(f"sqlite:///{database}").set_model_version_tag("lamp", "1", registry.PROMOTED, "today")
+    export("second", "1", gates="failed")
+    assert (versions(database)[1]["run.name"], versions(database)[1]["gates"]) == ("first", "passed")
+
+
 def test_what_waited_in_a_spool_is_not_the_newest(database: Path, export: Export) -> None:
     export("first", "1", send=False)
     late = next((database.parent / ".tracking/spool").iterdir())

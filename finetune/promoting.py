@@ -1,0 +1,96 @@
+"""Making a model version the champion: refused unless it passed its gates, can be made again, and is wholly there."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from finetune.errors import PromotionError
+from finetune.lineage import ancestry, cache
+from finetune.lineage.ancestry import Ancestry
+from finetune.lineage.records import Records, Version
+
+CHAMPION = "champion"
+EXPORT = "models/export"
+AGAIN = "then `dvc repro -sf report`, which has the same bytes registered with the new evidence"
+SHOWN = 3  # files named of each kind
+
+
+def promote(version: Version, records: Records, uri: str, root: Path, without_gates: bool) -> str:
+    """Point the alias `champion` at a version, tag it with how that came, and return the sentence to print.
+
+    Raises:
+        PromotionError: with everything that is against it.
+    """
+    known = ancestry.of(version, version.name, records, root)
+    against = refusals(known, version, root, without_gates)
+    if against:
+        raise PromotionError(f"{version.name} can't be promoted:", against)
+    before = next((other for other in records.versions(version.model) if CHAMPION in other.aliases), None)
+    from mlflow.tracking import MlflowClient  # 2 s, and only who is promoted pays them
+
+    client = MlflowClient(uri)
+    told = {"promoted.at": datetime.now(UTC).isoformat(timespec="seconds"), "promoted.gates": known.gates or "none"}
+    if before is not None and before.number != version.number:
+        told["promoted.instead_of"] = before.name
+    for key, text in told.items():
+        client.set_model_version_tag(version.model, str(version.number), key, text)
+    client.set_registered_model_alias(version.model, CHAMPION, str(version.number))
+    instead = f", instead of {told['promoted.instead_of']}" if "promoted.instead_of" in told else ""
+    return f"{version.name} is {version.model}@{CHAMPION} now{instead}"
+
+
+def refusals(known: Ancestry, version: Version, root: Path, without_gates: bool) -> list[str]:
+    """Everything that is against promoting a version, each with what to do about it."""
+    return [*_gates(known, version, without_gates), *_commit(known), *_bytes(known, root)]
+
+
+def _gates(known: Ancestry, version: Version, without_gates: bool) -> list[str]:
+    if known.gates == "failed":
+        return [f"gate {failed}; train a better one, or change evaluate.gates" for failed in version.tags["gates.failed"].split("; ")]
+    if known.gates != "passed" and not without_gates:
+        return ["gates: found none, expected some to judge it by; set evaluate.gates and run again, or say --without-gates, which is noted"]
+    return []
+
+
+def _commit(known: Ancestry) -> list[str]:
+    """What of the run's tree is in no commit that git keeps."""
+    if known.commit is None:
+        return ["commit: found none, the run was made outside of git; run it in a repository"]
+    problems = []
+    if known.untracked:
+        problems.append(f"untracked: found {_some(known.untracked)} in neither git nor DVC; `git add` or `dvc add` them, commit, {AGAIN}")
+    if known.differs:
+        saved = known.experiment_commit
+        if saved is None or not saved.here:
+            problems.append(f"tree: found changes in {_some(known.differs)}, expected it as committed; commit them, {AGAIN}")
+        elif not saved.kept_by:
+            keep = f"`dvc exp branch {known.experiment} {known.experiment}` keeps DVC's commit {saved.sha[:12]}, which has them"
+            problems.append(f"tree: found changes in {_some(known.differs)} that are on no branch; {keep}, then promote again")
+    elif not known.commit.here:
+        problems.append(f"commit: found no {known.commit.sha[:12]} in this repository; `git fetch` it, then promote again")
+    elif not known.commit.kept_by:
+        problems.append(
+            f"commit: found {known.commit.sha[:12]} on no branch or tag, so git will lose it; `git branch NAME {known.commit.sha[:12]}`"
+        )
+    return problems
+
+
+def _bytes(known: Ancestry, root: Path) -> list[str]:
+    """What DVC's cache lacks of the stages' outs."""
+    outs = {path: md5 for made in known.stages for path, md5 in made.writes.items()}
+    if not outs:
+        return ["outs: found no dvc.lock among the run's artifacts, expected the hashes of all that it made"]
+    if known.export is not None and outs.get(EXPORT) != known.export:
+        return [f"{EXPORT}: found {outs.get(EXPORT)} in the run's dvc.lock, expected {known.export}, the version's; register it anew"]
+    here = cache.folder(root)
+    gone = cache.missing(here, outs)
+    problems = (
+        [f"outs: found no {_some(gone)} in DVC's cache; `dvc pull`, or make them again: `finetune reproduce {known.asked}`"] if gone else []
+    )
+    if spoiled := cache.spoiled(here, EXPORT, outs[EXPORT]):
+        problems.append(f"{EXPORT}: found other bytes in DVC's cache than recorded: {_some(spoiled)}; delete them there, then `dvc pull`")
+    return problems
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
