@@ -1,4 +1,4 @@
-"""How long `finetune lineage` takes to answer with 1,000 pipelines in the database: copies of one real run, each with its own model version.
+"""How long `finetune lineage` takes to answer with 1,000 pipelines in the database, copies of a real one, each with its own model version.
 
 Each pipeline has the runs of the five stages that another dpo.beta makes again, so the database holds 6,000 runs. Asked are a version, a
 run's id, a weights file of half a gigabyte, and the raw file that all of them ate.
@@ -26,6 +26,7 @@ PIPELINES = 1_000
 REPEATS = 5
 MODEL = "tiny"
 STAGES = ("dpo", "answer@dpo", "evaluate", "export", "report")
+BATCH = 100  # tags or parameters a call, MLflow's own limit
 HASHED = ("md5.", "sha256.")
 BIG = "found.safetensors"
 BYTES = 538_000_000  # of the default model's merged weights
@@ -95,10 +96,8 @@ def _copy(client: MlflowClient, run: Run, name: str, tags: dict[str, str]) -> st
     made = str(client.create_run(experiment, run.started, {"mlflow.runName": name}, name).info.run_id)
     told = [RunTag(key, text) for key, text in tags.items() if key != "mlflow.runName"]
     settings = [Param(key, text) for key, text in run.params.items()]
-    for several in (told, settings):
-        for place in range(0, len(several), 100):  # MLflow's own limit
-            part = several[place : place + 100]
-            client.log_batch(made, tags=part if several is told else [], params=part if several is settings else [])
+    for place in range(0, max(len(told), len(settings)), BATCH):
+        client.log_batch(made, tags=told[place : place + BATCH], params=settings[place : place + BATCH])
     client.set_terminated(made, "FINISHED")
     return made
 

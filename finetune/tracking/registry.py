@@ -61,7 +61,7 @@ def note(client: MlflowClient, name: str, run: str, key: str, value: str) -> Non
 
 
 def _renew(client: MlflowClient, found: ModelVersion, tags: Mapping[str, str]) -> None:
-    """Take another run's evidence for the same bytes, when it is newer and no worse; what was promoted keeps the evidence that it was for."""
+    """Take another run's evidence for the same bytes, when it is newer and no worse; what was promoted keeps its own."""
     if PROMOTED in found.tags:
         return
     if int(found.tags.get(AT, 0)) > int(tags[AT]) or (clean(found.tags) and not clean(tags)):
