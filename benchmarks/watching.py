@@ -67,16 +67,24 @@ class Watched:
 @contextmanager
 def fresh_clone(root: Path, with_environment: bool = True) -> Iterator[Path]:
     """Yield a clone of the commit, with the .venv of `root` but nothing else that git ignores; removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="finetune-", ignore_cleanup_errors=True) as folder:
-        clone = Path(folder).resolve() / "finetune"
-        subprocess.run(["git", "clone", "--quiet", str(root), str(clone)], check=True)
-        if with_environment:
-            (clone / ".venv").symlink_to(root / ".venv")
-            (clone / ".git/info/exclude").write_text(".venv\n", encoding="utf-8")  # .gitignore names the folder, and this is a link
-        try:
-            yield clone
-        finally:
-            _end_what_is_left(clone)
+    with (
+        tempfile.TemporaryDirectory(prefix="finetune-", ignore_cleanup_errors=True) as folder,
+        clone_at(Path(folder).resolve() / "finetune", root, with_environment) as clone,
+    ):
+        yield clone
+
+
+@contextmanager
+def clone_at(clone: Path, root: Path, with_environment: bool = True) -> Iterator[Path]:
+    """Yield a clone at this place, likewise; afterwards nothing works in it any more."""
+    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(root), str(clone)], check=True)  # so that it can be given away
+    if with_environment:
+        (clone / ".venv").symlink_to((root / ".venv").resolve())
+        (clone / ".git/info/exclude").write_text(".venv\n", encoding="utf-8")  # .gitignore names the folder, and this is a link
+    try:
+        yield clone
+    finally:
+        _end_what_is_left(clone)
 
 
 def _end_what_is_left(clone: Path) -> None:

@@ -324,7 +324,7 @@ class Config(Section):
     """CPU threads of one process; a setting and not a discovery."""
     instructions: Literal["native", "avx2", "compatible"]
     """Which code is used on the CPU: native, the fastest there is for it; avx2, the same on all processors of one maker that have AVX2;
-    compatible, the same on those of every maker (finetune/instructions.py)."""
+    compatible, the same on those of every maker (finetune/instructions.py). Both want the optimizer adamw_torch_fused."""
     conf_sha: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """Fingerprint of conf/ as it was composed; the stage `check` compares it."""
     model: Model
@@ -363,6 +363,13 @@ class Config(Section):
                 f"train.max_length: found {self.train.max_length} with train.packing=true, expected at least "
                 f"format.max_length={self.format.max_length}, what a record may have"
             )
+        if self.instructions != "native" and model.device == "cpu":
+            problems += [
+                f"{name}.optim: found {optim!r} with instructions={self.instructions}, expected 'adamw_torch_fused': in the others torch "
+                "takes square roots by MKL, which on some processors begins with the processor's own estimate, each model's another"
+                for name, optim in (("train", self.train.optim), ("dpo", self.dpo.optim))
+                if optim != "adamw_torch_fused"
+            ]
         if self.launch.processes > 1 and "nproc-per-node" not in self.launch.command:
             problems.append(
                 f"launch.processes: found {self.launch.processes} with launch.command={self.launch.command!r}, "

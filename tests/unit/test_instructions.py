@@ -11,9 +11,10 @@ import pytest
 from finetune import instructions
 from finetune.config.compose import write_params
 from finetune.config.schema import Config
-from finetune.errors import SetupError
+from finetune.errors import ConfigError, SetupError
 
 ROOT = Path(__file__).resolve().parents[2]
+FUSED = ("train.optim=adamw_torch_fused", "dpo.optim=adamw_torch_fused")
 PINNED = tuple(name for name, variables in instructions.VARIABLES.items() if variables)
 # what a stage would compute with, and bits of a product and of an exponential
 COMPUTE = """
@@ -70,9 +71,18 @@ def test_the_setting_is_found_in_a_line_or_on_the_command_line(tmp_path: Path, l
 
 def test_what_conf_composes_to_has_the_line(repository: Path) -> None:
     for name in instructions.VARIABLES:
-        write_params([f"instructions={name}"], root=repository)
+        write_params([f"instructions={name}", *FUSED], root=repository)
         assert instructions.asked(repository / "params.yaml", []) == name
     assert instructions.asked(repository / "elsewhere.yaml", []) == "native"
+
+
+def test_an_optimizer_whose_square_roots_are_the_processors_is_refused(repository: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        write_params(["instructions=avx2", "train.optim=adamw_torch_fused", "dpo.optim=adamw_8bit"], root=repository)
+    (problem,) = refused.value.problems
+    assert problem.startswith("dpo.optim: found 'adamw_8bit' with instructions=avx2, expected 'adamw_torch_fused'")
+    write_params(["instructions=compatible", *FUSED], root=repository)
+    write_params(["instructions=avx2", "model.device=cuda"], root=repository)
 
 
 def test_a_processor_without_avx2_is_refused(tmp_path: Path, clean: pytest.MonkeyPatch) -> None:
@@ -122,6 +132,6 @@ def test_a_stage_refuses_instructions_that_its_settings_did_not_ask_for(reposito
 
 def test_a_stage_takes_them_from_its_command_line(repository: Path) -> None:
     write_params(["experiment=tiny", "tracking=off"], root=repository)
-    command = [sys.executable, "-m", "stages.evaluate", "instructions=avx2"]
+    command = [sys.executable, "-m", "stages.evaluate", "instructions=avx2", *FUSED]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
     assert "evaluate: a model was not asked" in done.stderr, "it began to work"
