@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from finetune.config import compose
 from finetune.config.schema import Config, Tracking
 from finetune.errors import ConfigError, FinetuneError, SetupError
 
+DIFFERS, UNMADE, INTERRUPTED = 1, 2, 130  # exit statuses of `reproduce`
 WIDE = 1_000  # characters a line, where no terminal has to show it
 FLUSH = 60.0  # seconds that `ui` waits for what earlier runs left
 
@@ -147,6 +149,38 @@ def promote(
     uri = tracking.address(_settings().tracking, paths.home())
     known = records.opened(uri)
     out.print(promoting.promote(subject.model_version(version, known), known, uri, Path.cwd(), without_gates), markup=False)
+
+
+@app.command()
+def reproduce(
+    subject: Annotated[str, typer.Argument(help="tiny/3, tiny@champion, a run's name or id")],
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the clone, with all that was made in it.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For a machine.")] = False,
+) -> None:
+    """Make a recorded run again in a clean clone, and compare every out. Exit status: 0 the same, 1 not, 2 it could not be made."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the clone is removed
+    try:
+        from finetune import reproducing  # the other commands need none of it
+        from finetune.lineage import records
+        from finetune.lineage.subject import Bytes, named
+        from finetune.reproducing.recorded import recorded
+
+        known = records.opened(tracking.address(_settings().tracking, paths.home()))
+        found = named(subject, known, Path.cwd())
+        run = recorded(found.runs[0] if isinstance(found, Bytes) else found, known)
+        made = reproducing.reproduce(run, Path.cwd(), lambda line: err.print(line, markup=False), keep)
+    except FinetuneError as error:
+        err.print(str(error), markup=False)
+        raise typer.Exit(UNMADE) from None
+    except KeyboardInterrupt:
+        err.print("interrupted; the clone is removed, and nothing of the folder was changed")
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        print(json.dumps(made.as_dict(), indent=2))
+    else:
+        for line in reproducing.sentences(made):
+            out.print(line, markup=False)
+    raise typer.Exit(0 if made.same else DIFFERS)
 
 
 def _settings() -> Config:

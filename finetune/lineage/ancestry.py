@@ -7,6 +7,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+from finetune.fingerprint import Fingerprint
 from finetune.lineage import commits
 from finetune.lineage.commits import Commit
 from finetune.lineage.records import Records, Run, Version
@@ -104,7 +105,7 @@ def of(subject: Subject, asked: str, records: Records, root: Path) -> Ancestry:
         data_changed="data.changed" in tags,
         base={key.removeprefix("base."): text for key, text in sorted(tags.items()) if key.startswith("base.")},
         environment=tags.get("environment"),
-        environment_fields={key.removeprefix("environment."): text for key, text in sorted(tags.items()) if key.startswith("environment.")},
+        environment_fields=fingerprint.lines() if (fingerprint := made_in(tags)) else {},
         stages=_stages(lock.decode() if lock else "", run, tags, records),
         same_bytes=[f"{other.name} ({other.id})" for other in same if run is None or other.id != run.id],
     )
@@ -119,6 +120,14 @@ def version_of(run: Run, records: Records) -> Version | None:
     """The version that a pipeline's run exported."""
     model, _, number = run.tags.get(OF_RUN, "").rpartition("/")
     return next((version for version in records.versions(model) if str(version.number) == number), None) if model else None
+
+
+def made_in(tags: Mapping[str, str]) -> Fingerprint | None:
+    """The environment that tags tell of; None where they tell of none, or in the words of another version of ours."""
+    try:
+        return Fingerprint.from_tags(tags)
+    except TypeError:
+        return None
 
 
 def _both(subject: Subject, records: Records) -> tuple[Version | None, Run | None]:

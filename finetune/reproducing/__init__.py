@@ -1,0 +1,143 @@
+"""A recorded run made again, in a clean clone of what it was made of, and compared with the hashes that were recorded of it."""
+
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import FinetuneError
+from finetune.fingerprint import Fingerprint
+from finetune.reproducing import source, workplace
+from finetune.reproducing.recorded import Recorded
+from finetune.tracking import hashes
+
+Tell = Callable[[str], None]
+CHECKED = "report"  # target that needs every stage but check
+SHOWN = 10  # last lines of a pipeline that failed
+PATIENCE = 15.0  # seconds that an interrupted pipeline has to end by itself
+
+
+@dataclass(frozen=True)
+class Out:
+    """An out, and its md5 as recorded and as made again; None: it was not there."""
+
+    stage: str
+    path: str
+    recorded: str | None
+    again: str | None
+
+    @property
+    def same(self) -> bool:
+        """Whether it has the same bytes."""
+        return self.recorded == self.again
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """How a run came out the second time."""
+
+    name: str
+    run: str
+    commit: str
+    how: str
+    """What the code and settings were taken from."""
+    environment: list[str]
+    """In which lines the recorded environment differs from this one."""
+    brought: list[str]
+    outs: list[Out]
+    folder: str | None
+    """Where it was made, if that was kept."""
+
+    @property
+    def same(self) -> bool:
+        """The verdict."""
+        return all(out.same for out in self.outs)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {"verdict": "same" if self.same else "differs", **asdict(self)}
+
+
+def reproduce(recorded: Recorded, root: Path, tell: Tell, keep: bool = False) -> Reproduction:
+    """Make a run again and compare every out of every stage; `tell` hears what is found out before, and what DVC prints.
+
+    Raises:
+        FinetuneError: what it was made of is lost, or the pipeline fails.
+    """
+    different = differences(recorded.environment, root)
+    for line in different:
+        tell(f"another environment than recorded: {line}")
+    taken = source.found(recorded, root)
+    tell(f"taken from {taken.how}")
+    with workplace.clone(root, taken, keep) as folder:
+        brought = workplace.bring(folder, root, recorded.raw)
+        for line in brought:
+            tell(line)
+        _run(folder, taken.whole, tell)
+        lock = hashes.read(folder / hashes.LOCK)
+        outs = compared(recorded.outs, {stage: hashes.reads_and_writes(lock, stage)[1] for stage in hashes.entries(lock)})
+    return Reproduction(recorded.name, recorded.run, taken.commit, taken.how, different, brought, outs, str(folder) if keep else None)
+
+
+def sentences(made: Reproduction) -> list[str]:
+    """How it came out, for people."""
+    differing = [out for out in made.outs if not out.same]
+    lines = [f"{out.stage}: {out.path}: recorded {out.recorded or 'nothing'}, again {out.again or 'nothing'}" for out in differing]
+    if differing:
+        why = " (made in another environment, see above)" if made.environment else ""
+        lines.append(
+            f"{made.name} came out otherwise: {len(differing)} of {len(made.outs)} outs differ, first in {differing[0].stage}{why}"
+        )
+    else:
+        lines.append(f"{made.name} came out the same: {len(made.outs)} outs have the recorded bytes")
+    if made.folder is not None:
+        lines.append(f"kept in {made.folder}; remove it when you are done")
+    return lines
+
+
+def differences(environment: Fingerprint | None, root: Path) -> list[str]:
+    """One line for each thing in which the recorded environment is not this one."""
+    if environment is None:
+        return ["it was not noted, so it can't be compared with this one"]
+    return environment.differences(Fingerprint.of_this_machine(root))
+
+
+def compared(recorded: Mapping[str, Mapping[str, str]], again: Mapping[str, Mapping[str, str]]) -> list[Out]:
+    """Every out of the recorded stages, and what the same stages wrote beside them."""
+    return [
+        Out(stage, path, outs.get(path), again.get(stage, {}).get(path))
+        for stage, outs in recorded.items()
+        for path in sorted(outs.keys() | again.get(stage, {}).keys())
+    ]
+
+
+def _run(folder: Path, whole: bool, tell: Tell) -> None:
+    """Run the pipeline with nothing cached; Ctrl-C ends it in order."""
+    command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache", *([] if whole else [CHECKED])]
+    last: deque[str] = deque(maxlen=SHOWN)
+    with subprocess.Popen(
+        command, cwd=folder, env=workplace.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
+        try:
+            assert process.stdout is not None
+            for line in filter(str.strip, process.stdout):
+                last.append(line.rstrip())
+                tell(line.rstrip())
+        except BaseException:
+            _end(process)
+            raise
+    if process.returncode:
+        raise FinetuneError("\n".join(["the pipeline failed in the clone; its last lines:", *(f"  {line}" for line in last)]))
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End dvc and its stage: asked first, so that a stage can clean up, then forced."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()

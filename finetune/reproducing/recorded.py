@@ -1,0 +1,101 @@
+"""What MLflow recorded of a run, as far as it is needed to make it again."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from finetune import paths
+from finetune.errors import SetupError
+from finetune.fingerprint import Fingerprint
+from finetune.lineage import ancestry
+from finetune.lineage.records import Records, Run, Version
+from finetune.tracking import hashes
+
+PATCH = "uncommitted.diff"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run of the pipeline that came to its report."""
+
+    name: str
+    run: str
+    commit: str | None
+    experiment: str | None
+    experiment_commit: str | None
+    """What DVC made of the experiment; it holds what the commit has not."""
+    dirty: bool
+    differs: tuple[str, ...]
+    patch: bytes | None
+    """What differed from the commit; None where nothing did, or where MLflow has it no more."""
+    params: bytes | None
+    """params.yaml as it was."""
+    lock: str
+    """dvc.lock as it was, without report."""
+    raw: Mapping[str, str]
+    """File below data/raw that was read → its md5."""
+    environment: Fingerprint | None
+
+    @property
+    def commit_shown(self) -> str:
+        """As people read it."""
+        return (self.commit or "not known")[:12]
+
+    @property
+    def outs(self) -> dict[str, dict[str, str]]:
+        """Stage → path → md5 of what it wrote."""
+        return {stage: hashes.reads_and_writes(self.lock, stage)[1] for stage in hashes.entries(self.lock) if stage != "report"}
+
+    @property
+    def code(self) -> dict[str, str]:
+        """Path → md5 of every module that a stage but report imports."""
+        read = [hashes.reads_and_writes(self.lock, stage)[0] for stage in hashes.entries(self.lock) if stage != "report"]
+        return {path: md5 for reads in read for path, md5 in reads.items() if path.endswith(".py")}
+
+
+def recorded(subject: Version | Run, records: Records) -> Recorded:
+    """Gather what is known of a version's or stage's pipeline.
+
+    Raises:
+        SetupError: its run, or the dvc.lock that says what came out, is not in MLflow.
+    """
+    run = _run(subject, records)
+    lock = records.artifact(run, hashes.LOCK.name)
+    if lock is None:
+        found = f"run {run.name} ({run.id}): found no dvc.lock among its artifacts, expected the hashes of what it made"
+        raise SetupError("nothing can be compared:", [found], "a run has it from its stage report on; take one that came to its end")
+    tags = run.tags
+    return Recorded(
+        name=run.name,
+        run=run.id,
+        commit=tags.get(ancestry.COMMIT),
+        experiment=tags.get("dvc.experiment"),
+        experiment_commit=tags.get("dvc.commit"),
+        dirty=tags.get("git.dirty") == "true",
+        differs=tuple(tags["git.differs"].split(", ")) if "git.differs" in tags else (),
+        patch=records.artifact(run, PATCH),
+        params=records.artifact(run, paths.PARAMS.name),
+        lock=lock.decode(errors="replace"),
+        raw=_raw(tags),
+        environment=ancestry.made_in(tags),
+    )
+
+
+def _run(subject: Version | Run, records: Records) -> Run:
+    if isinstance(subject, Run):
+        return ancestry.pipeline(subject, records)
+    identity = subject.tags.get("run", "")
+    run = records.runs([identity]).get(identity)
+    if run is None:
+        found = f"{subject.name}: found no run {identity} in MLflow, expected the one that made it"
+        raise SetupError("the run of this version was deleted:", [found], "restore it: `mlflow runs restore --run-id <id>`")
+    return run
+
+
+def _raw(tags: Mapping[str, str]) -> dict[str, str]:
+    """Files of data/raw that were read; what packages and the hub hold is pinned by lock and revision."""
+    sources: dict[str, Any] = {
+        key.removeprefix("data."): text for key, text in tags.items() if key.startswith(f"data.{paths.RAW.as_posix()}/")
+    }
+    return {path: json.loads(text)["md5"] for path, text in sources.items()}
