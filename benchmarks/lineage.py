@@ -55,7 +55,8 @@ def _fill(clone: Path) -> tuple[Run, str]:
     """Copy the one pipeline of the database until there are enough; return it, and the sha256 of what it ate."""
     uri = f"sqlite:///{clone / 'mlflow.db'}"
     known, client = Database.at(uri), MlflowClient(uri)
-    (version,) = known.versions(MODEL)
+    version = known.version(MODEL, 1)
+    assert version is not None
     first = known.runs([version.tags["run"]])[version.tags["run"]]
     own = {run.name: run for run in known.children(first.id) if run.name in STAGES}
     lock = clone / "dvc.lock"

@@ -167,7 +167,7 @@ def reproduce(
 
         known = records.opened(tracking.address(_settings().tracking, paths.home()))
         found = named(subject, known, Path.cwd())
-        run = recorded(found.runs[0] if isinstance(found, Bytes) else found, known)
+        run = recorded(known.runs([found.runs[0].id])[found.runs[0].id] if isinstance(found, Bytes) else found, known)
         made = reproducing.reproduce(run, Path.cwd(), lambda line: err.print(line, markup=False), keep)
     except FinetuneError as error:
         err.print(str(error), markup=False)

@@ -25,13 +25,13 @@ def promote(version: Version, records: Records, uri: str, root: Path, without_ga
     against = refusals(known, version, root, without_gates)
     if against:
         raise PromotionError(f"{version.name} can't be promoted:", against)
-    before = next((other for other in records.versions(version.model) if CHAMPION in other.aliases), None)
+    before = records.aliases(version.model).get(CHAMPION)
     from mlflow.tracking import MlflowClient  # 2 s, and only who is promoted pays them
 
     client = MlflowClient(uri)
     told = {"promoted.at": datetime.now(UTC).isoformat(timespec="seconds"), "promoted.gates": known.gates or "none"}
-    if before is not None and before.number != version.number:
-        told["promoted.instead_of"] = before.name
+    if before is not None and before != version.number:
+        told["promoted.instead_of"] = f"{version.model}/{before}"
     for key, text in told.items():
         client.set_model_version_tag(version.model, str(version.number), key, text)
     client.set_registered_model_alias(version.model, CHAMPION, str(version.number))

@@ -10,11 +10,10 @@ from typing import Any
 from finetune.fingerprint import Fingerprint
 from finetune.lineage import commits
 from finetune.lineage.commits import Commit
-from finetune.lineage.records import Records, Run, Version
-from finetune.lineage.subject import OF_RUN, Subject
+from finetune.lineage.records import COMMIT, OF_RUN, Records, Run, Version
+from finetune.lineage.subject import Subject
 from finetune.tracking import hashes
 
-COMMIT = "mlflow.source.git.commit"
 LOCK = "dvc.lock"
 CODE = (".py", ".lock")  # of what stages read, these are told by the commit
 
@@ -119,7 +118,7 @@ def pipeline(run: Run, records: Records) -> Run:
 def version_of(run: Run, records: Records) -> Version | None:
     """The version that a pipeline's run exported."""
     model, _, number = run.tags.get(OF_RUN, "").rpartition("/")
-    return next((version for version in records.versions(model) if str(version.number) == number), None) if model else None
+    return records.version(model, int(number)) if model else None
 
 
 def made_in(tags: Mapping[str, str]) -> Fingerprint | None:
@@ -139,7 +138,7 @@ def _both(subject: Subject, records: Records) -> tuple[Version | None, Run | Non
             run = pipeline(subject, records)
             return version_of(run, records), run
         case _:
-            run = subject.runs[0]
+            run = records.runs([subject.runs[0].id])[subject.runs[0].id]
             return version_of(run, records), run
 
 

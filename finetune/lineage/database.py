@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from finetune.errors import SetupError
-from finetune.lineage.records import PARENT, Run, Version, local
+from finetune.lineage.records import BRIEF, PARENT, Run, Version, carriers, local
 
 SLICE = 500  # parameters of a query; old builds of sqlite take 999
 RUNS = "select run_uuid, coalesce(name, ''), status, start_time, artifact_uri from runs where lifecycle_stage = 'active' and "
@@ -64,20 +64,25 @@ class Database:
     def tagged(self, key: str, value: str | None = None) -> list[Run]:
         condition, given = ("key = ?", [key]) if value is None else ("key = ? and value = ?", [key, value])
         ids = [row[0] for row in self._rows(f"select run_uuid from tags where {condition}", given)]
-        return _sorted(self.runs(ids).values())
+        return _sorted(run for some in _slices(ids) for run in self._runs(f"run_uuid in ({_marks(some)})", some, (key, *BRIEF)))
 
     def models(self) -> list[str]:
         return sorted(row[0] for row in self._rows("select name from registered_models"))
 
-    def versions(self, model: str) -> list[Version]:
-        tags: dict[int, dict[str, str]] = defaultdict(dict)
-        for number, key, value in self._rows("select version, key, value from model_version_tags where name = ?", [model]):
-            tags[number][key] = value or ""
-        aliases: dict[int, list[str]] = defaultdict(list)
-        for number, alias in self._rows("select version, alias from registered_model_aliases where name = ? order by alias", [model]):
-            aliases[number].append(alias)
-        query = "select version, creation_time from model_versions where name = ? and current_stage != ? order by version desc"
-        return [Version(model, number, at, tags[number], tuple(aliases[number])) for number, at in self._rows(query, [model, DELETED])]
+    def numbers(self, model: str) -> list[int]:
+        query = "select version from model_versions where name = ? and current_stage != ? order by version desc"
+        return [number for (number,) in self._rows(query, [model, DELETED])]
+
+    def aliases(self, model: str) -> dict[str, int]:
+        return dict(self._rows("select alias, version from registered_model_aliases where name = ? order by alias", [model]))
+
+    def version(self, model: str, number: int) -> Version | None:
+        query = "select creation_time from model_versions where name = ? and version = ? and current_stage != ?"
+        found = self._rows(query, [model, number, DELETED])
+        if not found:
+            return None
+        tags = self._rows("select key, coalesce(value, '') from model_version_tags where name = ? and version = ?", [model, number])
+        return Version(model, number, found[0][0], dict(tags), carriers(self.aliases(model), number))
 
     def artifact(self, run: Run, path: str) -> bytes | None:
         folder = local(run.artifacts)
@@ -87,18 +92,20 @@ class Database:
             return downloaded(f"{run.artifacts}/{path}")
         return (folder / path).read_bytes() if (folder / path).is_file() else None
 
-    def _runs(self, condition: str, given: Sequence[str]) -> list[Run]:
+    def _runs(self, condition: str, given: Sequence[str], brief: Sequence[str] = ()) -> list[Run]:
+        """Runs, with the tags named in `brief` alone and no parameters, if there are any."""
         found = self._rows(RUNS + condition, given)
         ids = [row[0] for row in found]
-        tags, params = self._pairs("tags", ids), self._pairs("params", ids)
+        tags, params = self._pairs("tags", ids, brief), self._pairs("params", [] if brief else ids)
         return [Run(run, name, status, at, folder, tags[run], params[run]) for run, name, status, at, folder in found]
 
-    def _pairs(self, table: str, ids: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Run → key → value."""
+    def _pairs(self, table: str, ids: Sequence[str], keys: Sequence[str] = ()) -> dict[str, dict[str, str]]:
+        """Run → key → value, of these keys or of all."""
         found: dict[str, dict[str, str]] = defaultdict(dict)
         for some in _slices(ids):
             query = f"select run_uuid, key, value from {table} where run_uuid in ({_marks(some)})"
-            for run, key, value in self._rows(query, some):
+            query += f" and key in ({_marks(keys)})" if keys else ""
+            for run, key, value in self._rows(query, [*some, *keys]):
                 found[run][key] = value or ""
         return found
 

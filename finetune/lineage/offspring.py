@@ -1,12 +1,12 @@
 """Who ate a raw file, or is made of an intermediate one: every run that knows these bytes, and the model versions they came to."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from finetune.lineage.ancestry import COMMIT
-from finetune.lineage.records import Records
-from finetune.lineage.subject import OF_RUN, Bytes
+from finetune.lineage.records import COMMIT, OF_RUN, Records, Run, carriers
+from finetune.lineage.subject import Bytes
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,14 @@ def of(subject: Bytes, records: Records) -> Offspring:
     """Gather the versions of the runs."""
     runs = [(run, run.tags.get(OF_RUN)) for run in subject.runs]
     models = {name.rpartition("/")[0] for _, name in runs if name}
-    aliases = {version.name: version.aliases for model in models for version in records.versions(model)}
+    aliases = {model: records.aliases(model) for model in models}
+    makers: dict[str, list[Run]] = defaultdict(list)
+    for run, name in runs:
+        if name:
+            makers[name].append(run)
     found = []
-    for name in dict.fromkeys(name for _, name in runs if name):
-        makers = [run for run, made in runs if made == name]
-        found.append(Model(name, aliases.get(name, ()), [run.name for run in makers], makers[0].tags.get(COMMIT), makers[0].started))
+    for name, made in makers.items():
+        model, _, number = name.rpartition("/")
+        carried = carriers(aliases[model], int(number))
+        found.append(Model(name, carried, [run.name for run in made], made[0].tags.get(COMMIT), made[0].started))
     return Offspring(subject.name, subject.known_as, subject.read, found, [run.name for run, name in runs if not name])

@@ -11,6 +11,9 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 PARENT = "mlflow.parentRunId"
+COMMIT = "mlflow.source.git.commit"
+OF_RUN = "model.version"  # as finetune.tracking.registry writes it
+BRIEF = (PARENT, COMMIT, OF_RUN, "stage", "environment")  # tags of runs that are only listed
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,11 @@ class Version:
         return f"{self.model}/{self.number}"
 
 
+def carriers(aliases: Mapping[str, int], number: int) -> tuple[str, ...]:
+    """The aliases of one version."""
+    return tuple(alias for alias, of in aliases.items() if of == number)
+
+
 class Records(Protocol):
     """MLflow, read only. Lists are newest first; deleted runs are in none."""
 
@@ -62,13 +70,19 @@ class Records(Protocol):
         """Runs of the stages of a pipeline's run."""
 
     def tagged(self, key: str, value: str | None = None) -> list[Run]:
-        """Runs that have this tag, with this value or any."""
+        """Runs that have this tag, with this value or any. Of their tags they have but that one and BRIEF, and no parameters."""
 
     def models(self) -> list[str]:
         """Names of the registered models, sorted."""
 
-    def versions(self, model: str) -> list[Version]:
-        """All versions of a model; none where there is no such model."""
+    def numbers(self, model: str) -> list[int]:
+        """Numbers of the versions of a model, the newest first; none where there is no such model."""
+
+    def aliases(self, model: str) -> dict[str, int]:
+        """Alias → number, in alphabetical order."""
+
+    def version(self, model: str, number: int) -> Version | None:
+        """A version; None where there is none of that number."""
 
     def artifact(self, run: Run, path: str) -> bytes | None:
         """Content of an artifact; None where there is none."""

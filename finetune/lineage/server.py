@@ -1,19 +1,22 @@
 """MLflow through its client: for a server, and for any database that is not sqlite's."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run as Entity
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
-from finetune.lineage.records import PARENT, Run, Version, local
+from finetune.lineage.records import BRIEF, PARENT, Run, Version, carriers, local
 
 PAGE = 1000  # runs a call
+T = TypeVar("T")
 
 
 class Server:
@@ -26,14 +29,9 @@ class Server:
     def runs(self, ids: Iterable[str]) -> dict[str, Run]:
         found = {}
         for each in ids:
-            try:
-                entity = self._client.get_run(each)
-            except MlflowException as error:
-                if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-                    raise
-            else:
-                if entity.info.lifecycle_stage == "active":
-                    found[each] = _run(entity)
+            entity = _unless_missing(partial(self._client.get_run, each))
+            if entity is not None and entity.info.lifecycle_stage == "active":
+                found[each] = _run(entity)
         return found
 
     def named(self, name: str) -> list[Run]:
@@ -43,34 +41,31 @@ class Server:
         return self.tagged(PARENT, run)
 
     def tagged(self, key: str, value: str | None = None) -> list[Run]:
-        return self._search(f"tags.`{key}` LIKE '%'" if value is None else f"tags.`{key}` = {_quoted(value)}")
+        found = self._search(f"tags.`{key}` LIKE '%'" if value is None else f"tags.`{key}` = {_quoted(value)}")
+        return [replace(run, tags={name: run.tags[name] for name in (key, *BRIEF) if name in run.tags}, params={}) for run in found]
 
     def models(self) -> list[str]:
         return sorted(model.name for model in self._client.search_registered_models(max_results=PAGE))
 
-    def versions(self, model: str) -> list[Version]:
-        try:
-            registered = self._client.get_registered_model(model)
-        except MlflowException as error:
-            if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-                return []
-            raise
-        found: list[ModelVersion] = []
+    def numbers(self, model: str) -> list[int]:
+        found: list[int] = []
         token = None
         while True:
             page = self._client.search_model_versions(f"name = {_quoted(model)}", max_results=PAGE, page_token=token)
-            found += page
+            found += [int(each.version) for each in page]
             token = page.token
             if not token:
-                break
-        aliases: dict[int, list[str]] = {}
-        for alias, number in sorted(registered.aliases.items()):
-            aliases.setdefault(int(number), []).append(alias)
-        versions = [
-            Version(model, int(each.version), each.creation_timestamp, dict(each.tags), tuple(aliases.get(int(each.version), ())))
-            for each in found
-        ]
-        return sorted(versions, key=lambda version: version.number, reverse=True)
+                return sorted(found, reverse=True)
+
+    def aliases(self, model: str) -> dict[str, int]:
+        registered = _unless_missing(lambda: self._client.get_registered_model(model))
+        return {} if registered is None else {alias: int(number) for alias, number in sorted(registered.aliases.items())}
+
+    def version(self, model: str, number: int) -> Version | None:
+        found = _unless_missing(lambda: self._client.get_model_version(model, str(number)))
+        if found is None:
+            return None
+        return Version(model, number, found.creation_timestamp, dict(found.tags), carriers(self.aliases(model), number))
 
     def artifact(self, run: Run, path: str) -> bytes | None:
         folder = local(run.artifacts)
@@ -97,6 +92,16 @@ def downloaded(address: str, uri: str | None = None) -> bytes | None:
             return Path(download_artifacts(artifact_uri=address, dst_path=folder, tracking_uri=uri)).read_bytes()
         except (MlflowException, OSError):  # what a store says of a file that is not there differs from store to store
             return None
+
+
+def _unless_missing(ask: Callable[[], T]) -> T | None:
+    """What MLflow answers; None where it has no such thing."""
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
+        return None
 
 
 def _run(entity: Entity) -> Run:

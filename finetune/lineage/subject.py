@@ -12,9 +12,7 @@ from finetune.lineage import cache
 from finetune.lineage.records import Records, Run, Version
 from finetune.tracking import hashes
 
-OF_RUN = "model.version"  # as finetune.tracking.registry writes it
 DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?|[0-9a-f]{64}")
-START = re.compile(r"[0-9a-f]{6,31}")
 PIECE = 2**20  # bytes read at once
 FORMS = "NAME/NUMBER or NAME@ALIAS of a model, a run's name or id, a file, or an md5 or sha256"
 
@@ -67,8 +65,8 @@ def _version(words: str, records: Records) -> Version | None:
     model, sign, rest = words.rpartition("@") if "@" in words else words.rpartition("/")
     if not sign or not model:
         return None
-    fits = (lambda version: rest in version.aliases) if sign == "@" else (lambda version: str(version.number) == rest)
-    return next(filter(fits, records.versions(model)), None)
+    number = records.aliases(model).get(rest) if sign == "@" else int(rest) if rest.isdecimal() else None
+    return None if number is None else records.version(model, number)
 
 
 def _run(words: str, records: Records) -> Run | None:
@@ -88,7 +86,7 @@ def _file(words: str, root: Path, records: Records) -> Bytes:
         found = _known(name, [sha256], records)
         if found is None:
             digest = _digest(path, "md5")
-            found = _known(name, [digest], records) or _known(name, cache.folders_with(cache.folder(root), digest), records)
+            found = _known(name, [digest], records) or _known(name, _folders_with(digest, root), records)
     if found is not None:
         return found
     others = records.tagged(f"data.{name}")
@@ -106,17 +104,25 @@ def _known(name: str, digests: Sequence[str], records: Records) -> Bytes | None:
         key = f"{'sha256' if len(digest) == 64 else 'md5'}.{digest}"
         if runs := records.tagged(key):
             known_as = runs[0].tags[key]
-            return Bytes(name, runs, known_as, f"data.{known_as}" in runs[0].tags)
+            whole = records.runs([runs[0].id])[runs[0].id]
+            return Bytes(name, runs, known_as, f"data.{known_as}" in whole.tags)
     return None
+
+
+def _folders_with(digest: str, root: Path) -> list[str]:
+    """md5 of the folders in DVC's cache that hold a file of this md5; none where DVC is not set up."""
+    try:
+        return cache.folders_with(cache.folder(root), digest)
+    except SetupError:
+        return []
 
 
 def _near(words: str, records: Records) -> str:
     models = records.models()
     model = re.split("[/@]", words)[0]
     if model in models:
-        versions = records.versions(model)
-        aliases = [f"@{alias}" for version in versions for alias in version.aliases]
-        numbers = f"1 to {versions[0].number}" if versions else "none"
+        known, aliases = records.numbers(model), [f"@{alias}" for alias in records.aliases(model)]
+        numbers = f"{known[-1]} to {known[0]}" if known else "none"
         return f"{model} has versions {numbers}" + (f" and the aliases {', '.join(aliases)}" if aliases else "")
     close = difflib.get_close_matches(model, models, n=3) or models[:3]
     return f"models there are: {', '.join(close)}" if close else "no model was registered yet; `dvc repro` does that at its end"

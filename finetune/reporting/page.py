@@ -180,7 +180,7 @@ def _again(origin: Origin, experiment: str | None) -> str:
     commands = [f"git checkout {origin.commit}", *(["git apply uncommitted.diff"] if origin.dirty else []), ".venv/bin/dvc repro"]
     lines = ["```\n" + "\n".join(commands) + "\n```"]
     if origin.dirty:
-        lines.append("Tracked files differed from the commit; the difference is `uncommitted.diff` among this run's artifacts in MLflow.")
+        lines.append("Files differed from the commit; the difference is `uncommitted.diff` among this run's artifacts in MLflow.")
     if experiment:
         lines.append(f"In this repository: `.venv/bin/dvc exp apply {experiment}`.")
     return "\n\n".join(lines)

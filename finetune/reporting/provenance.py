@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune import paths
+
 # whatever a user has set, in the form that `git apply` takes, also of files that are no text
 SETTINGS = ("-c", "diff.noprefix=false", "-c", "diff.mnemonicPrefix=false")
 MADE = "dvc.lock"  # what a run writes itself: alone it makes no tree dirty
@@ -26,7 +28,7 @@ class Origin:
 
     @property
     def dirty(self) -> bool:
-        """Whether tracked files differ from the commit; a run of changed settings always does, because they are in params.yaml."""
+        """Whether more than the commit is needed; for a run of changed settings it always is, because they are in params.yaml."""
         return bool(self.diff)
 
 
@@ -38,11 +40,20 @@ def origin(inputs: Iterable[str] = ()) -> Origin:
     try:
         commit, diff = _git("rev-parse", "HEAD").strip(), _git(*DIFF)
         differs = tuple(name for name in _names("diff", "--name-only", "HEAD") if name != MADE)
-        return Origin(commit, diff, differs=differs, untracked=_untracked(sorted(inputs)))
+        untracked = _untracked(sorted(inputs))
+        return Origin(commit, diff + "".join(map(_added, untracked)), differs=differs, untracked=untracked)
     except FileNotFoundError:
         return Origin(None, missing="git is not installed")
     except subprocess.CalledProcessError as error:
         return Origin(None, missing=f"git says: {error.stderr.strip().splitlines()[0]}" if error.stderr.strip() else str(error))
+
+
+def _added(name: str) -> str:
+    """A new file as a part of the diff, so that it can be made again from that; not data, which may be large and nobody's to copy."""
+    if Path(name).is_relative_to(paths.RAW):
+        return ""
+    words = ["git", *SETTINGS, "diff", "--binary", "--no-index", "--no-color", "--", "/dev/null", name]
+    return subprocess.run(words, capture_output=True, text=True, check=False, errors="surrogateescape").stdout  # 1 says that they differ
 
 
 def _untracked(inputs: list[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from finetune import paths
 from finetune.errors import SetupError
 from finetune.fingerprint import Fingerprint
 from finetune.lineage import ancestry
-from finetune.lineage.records import Records, Run, Version
+from finetune.lineage.records import COMMIT, Records, Run, Version
 from finetune.tracking import hashes
 
 PATCH = "uncommitted.diff"
@@ -27,6 +27,8 @@ class Recorded:
     """What DVC made of the experiment; it holds what the commit has not."""
     dirty: bool
     differs: tuple[str, ...]
+    untracked: tuple[str, ...]
+    """Files that stages read and git did not have; code among them is in the patch."""
     patch: bytes | None
     """What differed from the commit; None where nothing did, or where MLflow has it no more."""
     params: bytes | None
@@ -69,11 +71,12 @@ def recorded(subject: Version | Run, records: Records) -> Recorded:
     return Recorded(
         name=run.name,
         run=run.id,
-        commit=tags.get(ancestry.COMMIT),
+        commit=tags.get(COMMIT),
         experiment=tags.get("dvc.experiment"),
         experiment_commit=tags.get("dvc.commit"),
         dirty=tags.get("git.dirty") == "true",
         differs=tuple(tags["git.differs"].split(", ")) if "git.differs" in tags else (),
+        untracked=tuple(tags["git.untracked"].split(", ")) if "git.untracked" in tags else (),
         patch=records.artifact(run, PATCH),
         params=records.artifact(run, paths.PARAMS.name),
         lock=lock.decode(errors="replace"),

@@ -39,9 +39,10 @@ def found(recorded: Recorded, root: Path) -> Source:
         raise SetupError("the run was made outside of git:", [f"{recorded.name}: found no commit"], "its code is not known")
     here = commits.known(recorded.commit, root).here
     saved = recorded.experiment_commit
-    if saved and commits.known(saved, root).here:
+    new = [name for name in recorded.untracked if not Path(name).is_relative_to(paths.RAW)]  # which an experiment's commit may lack
+    if saved and commits.known(saved, root).here and not (new and here and recorded.patch is not None):
         return Source(saved, f"experiment {recorded.experiment}, which DVC committed as {saved[:12]}")
-    gone = f"DVC's commit {saved[:12]} of experiment {recorded.experiment} is gone; " if saved else ""
+    gone = f"DVC's commit {saved[:12]} of experiment {recorded.experiment} {'lacks new files' if new else 'is gone'}; " if saved else ""
     if here and not recorded.dirty:
         return Source(recorded.commit, f"{gone}commit {recorded.commit[:12]}, from which nothing differed")
     if here and recorded.patch is not None:

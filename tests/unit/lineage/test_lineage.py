@@ -162,8 +162,12 @@ def test_the_database_read_directly_and_mlflows_client_give_the_same_answers(thr
     runs = direct.runs([*ids, "nobody"])
     assert runs == client.runs([*ids, "nobody"])
     assert direct.models() == client.models() == ["lamp"]
-    assert direct.versions("lamp") == client.versions("lamp")
-    assert direct.versions("nobody") == client.versions("nobody") == []
+    assert direct.numbers("lamp") == client.numbers("lamp") == [2, 1]
+    assert direct.numbers("nobody") == client.numbers("nobody") == []
+    assert direct.aliases("lamp") == client.aliases("lamp") == {"candidate": 1}
+    assert direct.aliases("nobody") == client.aliases("nobody") == {}
+    for model, number in (("lamp", 1), ("lamp", 2), ("lamp", 3), ("nobody", 1)):
+        assert direct.version(model, number) == client.version(model, number)
     (other,) = direct.named("other")
     assert [other] == client.named("other")
     assert direct.children(other.id) == client.children(other.id)

@@ -51,6 +51,18 @@ def test_what_stages_read_and_nobody_keeps_is_named(commit: str, workspace: Path
     assert provenance.origin(["data/raw", "params.yaml"]).untracked == ("data/raw/mine.jsonl",)
 
 
+def test_new_code_is_in_the_diff_and_new_data_is_not(commit: str, workspace: Path) -> None:
+    for name in ("data/raw/mine.jsonl", "finetune/new metric.py", "unread.txt"):
+        (workspace / name).parent.mkdir(parents=True, exist_ok=True)
+        (workspace / name).write_text("new = 1\n")
+    found = provenance.origin(["data/raw", "finetune/new metric.py"])
+    assert (found.untracked, found.dirty) == (("data/raw/mine.jsonl", "finetune/new metric.py"), True)
+    (workspace / "finetune/new metric.py").unlink()
+    subprocess.run(["git", "apply"], input=found.diff.encode(), check=True)
+    assert (workspace / "finetune/new metric.py").read_text() == "new = 1\n"
+    assert "mine.jsonl" not in found.diff
+
+
 def test_a_diff_is_one_that_git_takes_whatever_a_user_has_set_and_whatever_is_in_the_file(commit: str, workspace: Path) -> None:
     for name, value in (("diff.noprefix", "true"), ("color.diff", "always")):
         subprocess.run(["git", "config", name, value], check=True)

@@ -92,6 +92,7 @@ def run(**changed: object) -> Recorded:
         experiment_commit=None,
         dirty=bool(diff),
         differs=differs,
+        untracked=(),
         patch=diff or None,
         params=Path("params.yaml").read_bytes(),
         lock=hashes.read(),
@@ -152,6 +153,15 @@ def test_an_experiment_comes_from_the_commit_that_dvc_made_of_it(pipeline: Path)
     found, told = made(recorded)
     assert found.same
     assert f"experiment puffy-daks, which DVC committed as {saved[:12]}" in told
+
+
+def test_an_experiment_with_new_code_comes_from_its_patch_which_has_it(pipeline: Path) -> None:
+    saved = git("rev-parse", "HEAD")
+    recorded = run(experiment="new", experiment_commit=saved, dirty=True, patch=b"diff", untracked=("train.py",))
+    assert "DVC's commit" in source.found(recorded, pipeline).how
+    assert source.found(recorded, pipeline).patch == b"diff"
+    raw = replace(recorded, untracked=("data/raw/records.jsonl",))
+    assert source.found(raw, pipeline).patch is None
 
 
 def test_a_lost_experiment_comes_from_its_baseline_and_its_patch(pipeline: Path) -> None:

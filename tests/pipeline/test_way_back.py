@@ -1,0 +1,116 @@
+"""The way back from real runs: versions in the registry, lineage from any end, promotion, and a run made again, from the command line."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from finetune.data import reading, templates
+from finetune.tracking import hashes, origins
+from tests.pipeline.test_tracking import query, run_id
+from tests.processes import until
+
+pytestmark = pytest.mark.slow
+
+
+def finetune(folder: Path, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([sys.executable, "-m", "finetune", *words], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def asked(folder: Path, words: str) -> dict[str, Any]:
+    """What `finetune lineage --json` says."""
+    found: dict[str, Any] = json.loads(finetune(folder, "lineage", words, "--json").stdout)
+    return found
+
+
+def tags(folder: Path, version: int) -> dict[str, str]:
+    return dict(query(folder, f"select key, value from model_version_tags where name = 'tiny' and version = {version}"))
+
+
+def test_each_export_is_a_version_with_all_that_it_comes_from(tracked: Path) -> None:
+    assert query(tracked, "select version from model_versions where name = 'tiny' order by 1") == [(1,), (2,)]
+    assert query(tracked, "select alias, version from registered_model_aliases where alias = 'candidate'") == [("candidate", 2)]
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tracked, capture_output=True, text=True, check=True).stdout.strip()
+    until(lambda: "dvc.commit" in tags(tracked, 2))
+    first, second = tags(tracked, 1), tags(tracked, 2)
+    assert (second["run"], second["run.name"], second["git.commit"]) == (run_id(tracked, "second"), "second", head)
+    assert (second["git.differs"], second["gates"], second["dvc.experiment"]) == ("params.yaml", "none", "second")
+    assert first["made_by.train"] == second["made_by.train"] == run_id(tracked, "train")
+    assert first["made_by.dpo"] != second["made_by.dpo"]
+    entries = {stage: entry for stage, entry in hashes.entries((tracked / "dvc.lock").read_text()).items() if stage != "report"}
+    assert {key.removeprefix("dvc.entry."): text for key, text in first.items() if key.startswith("dvc.entry.")} == {
+        stage.replace("@", "."): entry for stage, entry in entries.items()
+    }
+    assert first["environment"] == second["environment"]
+    assert first["params.sha256"] != second["params.sha256"]
+    locked = yaml.safe_load((tracked / "dvc.lock").read_text())["stages"]["export"]["outs"]
+    assert first["export.md5"] == next(out["md5"] for out in locked if out["path"] == "models/export")
+
+
+def test_a_version_a_run_and_a_file_lead_to_what_they_come_from(tracked: Path) -> None:
+    version = asked(tracked, "tiny@candidate")["ancestry"]
+    assert (version["version"], version["run_name"], version["settings"]["dpo.beta"]) == ("tiny/2", "second", "0.3")
+    assert {made["stage"]: made["pipeline"] for made in version["stages"]}["train"] == "first"
+    assert {made["stage"]: made["pipeline"] for made in version["stages"]}["dpo"] == "second"
+    ((name, data),) = version["data"].items()
+    assert name.startswith("package:home_assistant_intents/")
+    assert (data["package"], len(data["sha256"])) == ("home-assistant-intents", 64)
+    run = asked(tracked, run_id(tracked, "second"))["ancestry"]
+    assert run | {"asked": ""} == version | {"asked": ""}
+    for file in ("models/export/merged/model.safetensors", "models/export/adapter/adapter_model.safetensors", "models/export"):
+        assert asked(tracked, file)["ancestry"]["version"] == "tiny/1", file
+    for intermediate in ("models/train", "models/train/adapter_model.safetensors"):
+        assert {model["version"] for model in asked(tracked, intermediate)["offspring"]["models"]} == {"tiny/1", "tiny/2"}
+    shown = finetune(tracked, "lineage", "tiny/1").stdout
+    assert "tiny/1: export" in shown
+    assert "train  by this run" in shown
+
+
+def test_the_raw_file_leads_to_every_model(tracked: Path) -> None:
+    file = reading.package(templates.PACKAGE, "speech_to_phrase/en.json")
+    for words in (str(file), origins.hashed(file)["md5"]):
+        found = asked(tracked, words)
+        assert "ancestry" not in found
+        assert [(model["version"], model["runs"]) for model in found["offspring"]["models"]] == [
+            ("tiny/2", ["second"]),
+            ("tiny/1", ["first"]),
+        ]
+
+
+def test_the_champion_needs_gates_or_a_word_and_a_commit_that_is_kept(tracked: Path) -> None:
+    refused = finetune(tracked, "promote", "tiny/2", status=1).stderr
+    assert "gates: found none" in refused
+    assert "`dvc exp branch second second` keeps DVC's commit" in refused
+    subprocess.run([sys.executable, "-m", "dvc", "exp", "branch", "second", "second"], cwd=tracked, check=True, capture_output=True)
+    assert finetune(tracked, "promote", "tiny/2", "--without-gates").stdout == "tiny/2 is tiny@champion now\n"
+    assert tags(tracked, 2)["promoted.gates"] == "none"
+    assert asked(tracked, "tiny@champion")["ancestry"]["aliases"] == ["candidate", "champion"]
+
+
+def test_an_experiment_is_made_again_with_the_same_bytes(tracked: Path) -> None:
+    done = finetune(tracked, "reproduce", "second", "--json")
+    found = json.loads(done.stdout)
+    assert found["verdict"] == "same"
+    assert len(found["outs"]) == 22
+    assert "taken from experiment second, which DVC committed as" in done.stderr
+    assert "another environment" not in done.stderr
+    assert list((tracked / ".cache/reproduce").iterdir()) == []
+
+
+def test_an_experiment_that_git_has_lost_is_made_again_from_its_baseline(tracked: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tracked, tmp_path / "copy", symlinks=True)
+    for path in (copy / ".git/refs/exps", copy / ".git/refs/heads/second"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for words in (["reflog", "expire", "--all", "--expire=now"], ["pack-refs", "--all"], ["gc", "-q", "--prune=now"]):
+        subprocess.run(["git", *words], cwd=copy, check=True)
+    done = finetune(copy, "reproduce", "tiny/1")
+    assert "of experiment first is gone; commit" in done.stderr
+    assert "with the recorded patch" in done.stderr
+    assert done.stdout == "first came out the same: 22 outs have the recorded bytes\n"
