@@ -132,9 +132,10 @@ def lineage(
         whole = {name: part.as_dict() for name, part in (("offspring", descent), ("ancestry", traced)) if part is not None}
         print(json.dumps(whole, indent=2, ensure_ascii=False))
         return
+    page = out if out.is_terminal else Console(width=WIDE, highlight=False)
     for shown in (tree.offspring(descent) if descent else None, tree.ancestry(traced) if traced else None):
         if shown is not None:
-            out.print(shown, width=None if out.is_terminal else WIDE)
+            page.print(shown)
 
 
 @app.command()

@@ -104,7 +104,7 @@ def of(subject: Subject, asked: str, records: Records, root: Path) -> Ancestry:
         data_changed="data.changed" in tags,
         base={key.removeprefix("base."): text for key, text in sorted(tags.items()) if key.startswith("base.")},
         environment=tags.get("environment"),
-        environment_fields=fingerprint.lines() if (fingerprint := made_in(tags)) else {},
+        environment_fields=_shown(made_in(tags)),
         stages=_stages(lock.decode() if lock else "", run, tags, records),
         same_bytes=[f"{other.name} ({other.id})" for other in same if run is None or other.id != run.id],
     )
@@ -127,6 +127,14 @@ def made_in(tags: Mapping[str, str]) -> Fingerprint | None:
         return Fingerprint.from_tags(tags)
     except TypeError:
         return None
+
+
+def _shown(environment: Fingerprint | None) -> dict[str, str]:
+    """Field → text, all packages in one."""
+    if environment is None:
+        return {}
+    fields = {name: text for name, text in environment.lines().items() if name not in environment.libraries}
+    return {**fields, "packages": ", ".join(f"{name} {version}" for name, version in environment.libraries.items())}
 
 
 def _both(subject: Subject, records: Records) -> tuple[Version | None, Run | None]:
