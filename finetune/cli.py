@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
-from finetune import environment, paths, tracking
+from finetune import backups, environment, paths, tracking
 from finetune.config import compose
 from finetune.config.schema import Config, Tracking
 from finetune.errors import ConfigError, FinetuneError, SetupError
@@ -61,7 +61,9 @@ def check(
     overrides: Annotated[list[str] | None, typer.Argument(help="As after `dvc exp run -S`: experiment=business; none: params.yaml")] = None,
     megabytes: Annotated[int, typer.Option(min=1, help="Of each source of data that are tried.")] = 4,
 ) -> None:
-    """Say in seconds what would spoil a run: drifted settings, packages that are not the lock's, records that would be refused."""
+    """Say in seconds what would spoil a run: drifted settings, packages that are not the lock's, records that would be refused.
+
+    It also says when the newest models have no copy elsewhere, which spoils nothing."""
     settings = compose.composed(overrides) if overrides else _settings()
     drifted = compose.drift(settings.conf_sha)
     if drifted is not None:
@@ -71,6 +73,8 @@ def check(
     if different:
         raise SetupError(f"the environment is not that of {lock.name}:", different, "run `make setup`")
     out.print(f"settings were composed from {paths.CONF}/ as it is now, packages are those of {lock.name}")
+    if (uncopied := backups.remark()) is not None:
+        out.print(uncopied, markup=False)
 
     from finetune.rehearsal import rehearse  # 3 s of imports, which the other commands are spared
 

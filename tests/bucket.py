@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from moto.server import ThreadedMotoServer
 
 NAME = "backup"
+SECRET = "known-to-the-environment-alone"
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def served() -> Iterator[dict[str, str]]:
         yield {
             "AWS_ENDPOINT_URL": address,
             "AWS_ACCESS_KEY_ID": "somebody",
-            "AWS_SECRET_ACCESS_KEY": "not-a-secret",
+            "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_DEFAULT_REGION": "us-east-1",
         }
     finally:

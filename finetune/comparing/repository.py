@@ -1,6 +1,7 @@
 """What git and DVC's cache hold of earlier runs, read as it lies there: nothing is checked out and nothing fetched."""
 
 import subprocess
+import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -8,7 +9,6 @@ from typing import Self
 LOCK = "dvc.lock"
 FILE = {"blob", "tree"}
 MOST = 300  # commits of dvc.lock that are looked through for other seeds, the newest first
-LOST = "DVC's cache can't be found: {}"
 
 
 class Repository:
@@ -71,7 +71,7 @@ class Repository:
     @cached_property
     def _cache(self) -> Path:
         """Where DVC keeps its cache; it may lie elsewhere, by a setting of the repository or of the user."""
-        asked = subprocess.run(["dvc", "cache", "dir"], cwd=self.root, capture_output=True, text=True, check=False)
+        asked = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], cwd=self.root, capture_output=True, text=True, check=False)
         return Path(asked.stdout.strip() or self.root / ".dvc" / "cache")
 
     def _git(self, *words: str) -> str:
