@@ -126,6 +126,7 @@ def measure(root: Path) -> Samples:
                 with rows.open("a", encoding="utf-8") as out:
                     out.write(json.dumps(done) + "\n")
                 log.info("%s", json.dumps(done))
+    samples["tiny.kills"] = [sum(len(samples[f"{group}.same"]) for group in (*GROUPS, "checkpoint"))]
     return dict(samples)
 
 
