@@ -1,7 +1,7 @@
 """What checkpoints cost: the default training with them and without, in turns, each in a process of its own.
 
-With the default settings the run is too short for five checkpoints of a minute, so they come every twelfth second of it: what one costs does
-not hang on how often, and `share` is its cost against the default interval. `interval` is the time between two checkpoints of a run with the
+With the default settings the run is too short for five checkpoints a minute apart, so they come every twelve seconds: what one costs does
+not hang on how often. `share` is its cost against the default interval. `interval` is the time between two checkpoints of a run with
 default settings, and before the first and after the last: what a death can cost.
 """
 

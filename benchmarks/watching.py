@@ -116,8 +116,7 @@ def call(folder: Path, *command: str) -> Done:
         command, cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
     seconds = time.perf_counter() - begin
-    if done.returncode:
-        raise SetupError(f"{' '.join(command)} failed with exit status {done.returncode}:", done.stdout.splitlines()[-SHOWN:])
+    _refuse_failure(command, done.returncode, done.stdout)
     return Done(seconds, done.stdout)
 
 
@@ -159,13 +158,16 @@ def watch(clone: Path, *command: str) -> Watched:
                 left.terminate()
             process.wait()
         watched.total = time.perf_counter() - begin
-    if process.returncode:
-        lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
-        raise SetupError(f"{' '.join(command)} failed with exit status {process.returncode}:", lines[-SHOWN:])
+    _refuse_failure(command, process.returncode, output.read_text(encoding="utf-8", errors="replace"))
     missed = sorted(set(stages) - set(watched.started) - {"check"})  # which the committed dvc.lock may have
     if missed:
         raise SetupError(f"{' '.join(command)} did not run all of {len(stages)} stages; not seen:", missed)
     return watched
+
+
+def _refuse_failure(command: tuple[str, ...], status: int, said: str) -> None:
+    if status:
+        raise SetupError(f"{' '.join(command)} failed with exit status {status}:", said.splitlines()[-SHOWN:])
 
 
 @contextmanager

@@ -52,8 +52,8 @@ def test_the_loss_from_the_likelihoods_is_the_one_that_train_reported(tiny_copy:
 
 
 def test_full_weights_in_16_bits_are_scored_with_the_arithmetic_that_train_validated_with(tiny_copy: Path) -> None:
-    # batches of the size that train validated with, because 16 bits round by the shapes
-    settings = ("train=full", "model.dtype=bfloat16", "answer.batch_size=8")
+    # batches of one size, because 16 bits round by the shapes
+    settings = ("train=full", "model.dtype=bfloat16", "train.per_device_train_batch_size=8", "answer.batch_size=8")
     shutil.rmtree(paths.TRAIN)
     train.main(composed("experiment=tiny", *settings))
     validated = outputs.read_json(paths.metrics("train"))["validation_loss"]

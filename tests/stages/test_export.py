@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -78,15 +79,19 @@ def test_the_adapter_is_the_bytes_of_models_dpo(tiny_run: Path) -> None:
     assert all(file.read_bytes() == (tiny_run / paths.DPO / file.name).read_bytes() for file in exported)
 
 
+def sha256(content: dict[str, bytes], names: Iterable[str]) -> dict[str, str]:
+    return {name: hashlib.sha256(content[name]).hexdigest() for name in names}
+
+
 def test_the_manifest_has_every_other_file_and_the_report_counts_them(tiny_run: Path) -> None:
     folder = tiny_run / paths.EXPORT
     described = outputs.read_json(folder / "manifest.json")
     found = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     assert set(described["files"]) == set(found) - {"manifest.json"}
     assert len(described["files"]) > 7
-    assert all(entry["sha256"] == hashlib.sha256(found[name]).hexdigest() for name, entry in described["files"].items())
+    assert {name: entry["sha256"] for name, entry in described["files"].items()} == sha256(found, described["files"])
     formatted = {file.relative_to(tiny_run).as_posix(): file.read_bytes() for file in (tiny_run / paths.FORMATTED).rglob("*.parquet")}
-    assert described["data"] == {name: hashlib.sha256(data).hexdigest() for name, data in formatted.items()}
+    assert described["data"] == sha256(formatted, formatted)
     assert len(formatted) == 5
     report = outputs.read_json(tiny_run / paths.metrics("export"))
     assert (report["files"], report["bytes"]) == (len(found), sum(map(len, found.values())))

@@ -208,7 +208,7 @@ def test_every_figure_asked_for_has_a_module_and_the_other_way_round() -> None:
     asked = read_asked(ROOT / figures.ASKED)
     measuring = {figure.measured_by or name for name, figure in asked.items()}
     assert measuring == {file.stem for file in (ROOT / "benchmarks").glob("*.py")} - MACHINERY
-    assert len(asked) == 13
+    assert len(asked) == 18
     for name in measuring:
         assert "def measure(root: Path) -> Samples:" in (ROOT / f"benchmarks/{name}.py").read_text()
 
@@ -281,6 +281,10 @@ def test_watching_a_command_that_fails_or_leaves_stages_out_is_refused(tmp_path:
     monkeypatch.setattr(watching, "_stages", lambda _: ["prepare", "train", "dpo"])
     with pytest.raises(SetupError, match="failed with exit status 3"):
         watching.watch(tmp_path, sys.executable, "-c", WATCHED, "3")
+    says = "import sys; print(*range(50), sep='\\n'); sys.exit(4)"
+    for run in (watching.watch, watching.call):
+        with pytest.raises(SetupError, match=r"failed with exit status 4:\n  40\n(.*\n)*  49$"):
+            run(tmp_path, sys.executable, "-c", says)
     with pytest.raises(SetupError, match=r"(?s)did not run all of 3 stages.*dpo"):
         watching.watch(tmp_path, sys.executable, "-c", WATCHED, "0")
 
