@@ -29,7 +29,7 @@ def promote(version: Version, records: Records, uri: str, root: Path, without_ga
     from mlflow.tracking import MlflowClient  # 2 s, and only who is promoted pays them
 
     client = MlflowClient(uri)
-    told = {"promoted.at": datetime.now(UTC).isoformat(timespec="seconds"), "promoted.gates": known.gates or "none"}
+    told = {"promoted.at": datetime.now(UTC).isoformat(timespec="seconds"), "promoted.gates": str(known.gates)}
     if before is not None and before != version.number:
         told["promoted.instead_of"] = f"{version.model}/{before}"
     for key, text in told.items():
@@ -47,7 +47,9 @@ def refusals(known: Ancestry, version: Version, root: Path, without_gates: bool)
 def _gates(known: Ancestry, version: Version, without_gates: bool) -> list[str]:
     if known.gates == "failed":
         return [f"gate {failed}; train a better one, or change evaluate.gates" for failed in version.tags["gates.failed"].split("; ")]
-    if known.gates != "passed" and not without_gates:
+    if known.gates is None:
+        return ["gates: found no verdict, because the run could not say all of what it came from; `dvc repro -sf report` has it told again"]
+    if known.gates == "none" and not without_gates:
         return ["gates: found none, expected some to judge it by; set evaluate.gates and run again, or say --without-gates, which is noted"]
     return []
 

@@ -1,5 +1,6 @@
 """MLflow through its client: for a server, and for any database that is not sqlite's."""
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -10,13 +11,16 @@ from typing import TypeVar
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run as Entity
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
 from finetune.lineage.records import BRIEF, PARENT, Run, Version, carriers, local
 
 PAGE = 1000  # runs a call
+MISSING = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}  # the latter of names that none can have
 T = TypeVar("T")
+
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each artifact, of a kilobyte, in between the answer
 
 
 class Server:
@@ -99,7 +103,7 @@ def _unless_missing(ask: Callable[[], T]) -> T | None:
     try:
         return ask()
     except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+        if error.error_code not in MISSING:
             raise
         return None
 

@@ -35,7 +35,10 @@ def version(client: MlflowClient, run: Run, event: Event) -> str:
         _renew(client, known[0], tags)
     else:
         _register(client, name)
-        number = client.create_model_version(name, f"{run.info.artifact_uri}/{VERSION}", run.info.run_id, tags).version
+        source = f"{run.info.artifact_uri}/{VERSION}"
+        number = client.create_model_version(
+            name, source, run.info.run_id, tags, await_creation_for=0
+        ).version  # nothing is copied: no wait
     candidate = client.get_registered_model(name).aliases.get(CANDIDATE)
     if candidate is None or int(client.get_model_version(name, candidate).tags.get(AT, 0)) <= at:  # what waited in a spool may be older
         client.set_registered_model_alias(name, CANDIDATE, number)

@@ -1,6 +1,7 @@
 """`finetune promote`: refused with everything that is against it, and noted when it goes through."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,13 @@ def test_without_gates_one_has_to_say_so_and_it_is_noted(cached: Path, pipeline:
     assert "--without-gates" in told
     promote(cached, without_gates=True)
     assert rows(cached, "select value from model_version_tags where key = 'promoted.gates'") == [("none",)]
+
+
+def test_a_verdict_that_is_not_known_is_against_it_whatever_is_said(cached: Path) -> None:
+    with sqlite3.connect(cached) as connection:
+        connection.execute("delete from model_version_tags where key = 'gates'")
+    with pytest.raises(PromotionError, match="found no verdict"):
+        promote(cached, without_gates=True)
 
 
 def test_a_dirty_tree_is_against_it_until_a_clean_run_made_the_same_bytes(database: Path, cached: Path, pipeline: Pipeline) -> None:
