@@ -8,10 +8,11 @@ import hashlib
 import json
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Param, RunTag
+from mlflow.entities import Param
 from mlflow.tracking import MlflowClient
 
 from benchmarks.record import Samples
@@ -26,7 +27,7 @@ PIPELINES = 1_000
 REPEATS = 5
 MODEL = "tiny"
 STAGES = ("dpo", "answer@dpo", "evaluate", "export", "report")
-BATCH = 100  # tags or parameters a call, MLflow's own limit
+BATCH = 100  # parameters a call, MLflow's own limit
 HASHED = ("md5.", "sha256.")
 BIG = "found.safetensors"
 BYTES = 538_000_000  # of the default model's merged weights
@@ -94,17 +95,16 @@ def _other(digest: str, number: int) -> str:
 
 def _copy(client: MlflowClient, run: Run, name: str, tags: dict[str, str]) -> str:
     experiment = client.get_run(run.id).info.experiment_id
-    made = str(client.create_run(experiment, run.started, {"mlflow.runName": name}, name).info.run_id)
-    told = [RunTag(key, text) for key, text in tags.items() if key != "mlflow.runName"]
+    made = str(client.create_run(experiment, run.started, tags | {"mlflow.runName": name}, name).info.run_id)
     settings = [Param(key, text) for key, text in run.params.items()]
-    for place in range(0, max(len(told), len(settings)), BATCH):
-        client.log_batch(made, tags=told[place : place + BATCH], params=settings[place : place + BATCH])
+    for place in range(0, len(settings), BATCH):
+        client.log_batch(made, params=settings[place : place + BATCH])
     client.set_terminated(made, "FINISHED")
     return made
 
 
 def _counts(database: Path) -> Samples:
-    with sqlite3.connect(database) as connection:
+    with closing(sqlite3.connect(database)) as connection:
         tables = {"pipelines": "model_versions", "runs": "runs", "tags": "tags"}
         found = {name: connection.execute(f"select count(*) from {table}").fetchone()[0] for name, table in tables.items()}
     return {name: [float(count)] for name, count in found.items()}

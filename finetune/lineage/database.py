@@ -1,6 +1,7 @@
 """MLflow's own database, read by sqlite3: milliseconds, where its client takes seconds to import."""
 
 import sqlite3
+import weakref
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -10,6 +11,7 @@ from typing import Any, Self
 from finetune.errors import SetupError
 from finetune.lineage.records import BRIEF, PARENT, Run, Version, carriers, local
 
+PATIENCE = 10.0  # seconds that a writer may hold the database
 SLICE = 500  # parameters of a query; old builds of sqlite take 999
 RUNS = "select run_uuid, coalesce(name, ''), status, start_time, artifact_uri from runs where lifecycle_stage = 'active' and "
 NEEDED = {
@@ -32,6 +34,7 @@ class Database:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        weakref.finalize(self, connection.close)
         for table, columns in NEEDED.items():
             found = {row[1] for row in connection.execute(f"pragma table_info({table})")}
             if not found.issuperset(columns):
@@ -50,7 +53,7 @@ class Database:
             raise SetupError(
                 "nothing was tracked yet:", [f"found no database {path}"], "run the pipeline first, with tracking.enabled=true"
             )
-        return cls(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True))
+        return cls(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=PATIENCE))
 
     def runs(self, ids: Iterable[str]) -> dict[str, Run]:
         return {run.id: run for some in _slices(ids) for run in self._runs(f"run_uuid in ({_marks(some)})", some)}
@@ -110,7 +113,12 @@ class Database:
         return found
 
     def _rows(self, query: str, given: Sequence[Any] = ()) -> list[Any]:
-        return self._connection.execute(query, given).fetchall()
+        try:
+            return self._connection.execute(query, given).fetchall()
+        except sqlite3.OperationalError as error:
+            raise SetupError(
+                "MLflow's database can't be read:", [str(error)], "wait until no run is being sent to it, and ask again"
+            ) from error
 
 
 def _sorted(runs: Iterable[Run]) -> list[Run]:

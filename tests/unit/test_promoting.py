@@ -4,6 +4,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,7 @@ def test_without_gates_one_has_to_say_so_and_it_is_noted(cached: Path, pipeline:
 
 
 def test_a_verdict_that_is_not_known_is_against_it_whatever_is_said(cached: Path) -> None:
-    with sqlite3.connect(cached) as connection:
+    with closing(sqlite3.connect(cached)) as connection, connection:
         connection.execute("delete from model_version_tags where key = 'gates'")
     with pytest.raises(PromotionError, match="found no verdict"):
         promote(cached, without_gates=True)

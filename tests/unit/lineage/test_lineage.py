@@ -4,6 +4,7 @@ import dataclasses
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -133,7 +134,7 @@ def test_a_pipeline_without_a_report_tells_what_it_ran(three: Path, monkeypatch:
 
 
 def test_a_version_outlives_its_run(three: Path) -> None:
-    with sqlite3.connect(three) as connection:
+    with closing(sqlite3.connect(three)) as connection, connection:
         connection.execute("update runs set lifecycle_stage = 'deleted' where name = 'other'")
     found = traced(three, "lamp/2")
     assert (found.run_name, found.status, found.gates) == ("other", None, "passed")
@@ -183,12 +184,23 @@ def test_the_database_read_directly_and_mlflows_client_give_the_same_answers(thr
 
 
 def test_a_database_of_another_mlflow_is_left_to_mlflow(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with sqlite3.connect(three) as connection:
+    with closing(sqlite3.connect(three)) as connection, connection:
         connection.execute("alter table runs rename column lifecycle_stage to stage_of_life")
     with pytest.raises(Unknown):
         Database.at(f"sqlite:///{three}")
     monkeypatch.setattr("finetune.lineage.server.MlflowClient", lambda uri: uri)
     assert isinstance(opened(three), Server)
+
+
+def test_a_database_that_a_writer_holds_is_waited_for_and_then_said(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune.lineage.database.PATIENCE", 0.1)
+    known = opened(three)
+    writer = sqlite3.connect(three, isolation_level=None)
+    writer.execute("begin exclusive")
+    with pytest.raises(SetupError, match="database is locked"):
+        named("lamp/1", known, three.parent)
+    writer.close()
+    assert isinstance(named("lamp/1", known, three.parent), records.Version)
 
 
 def test_without_a_database_it_says_what_to_do(tmp_path: Path) -> None:
