@@ -40,16 +40,18 @@ def wrong_python(home: Path) -> str:
     return ""
 
 
-def end_at_once(*_: object) -> None:
+def end_at_once(told: int, _: object) -> None:
     """Say in one line that nothing began, and end: imports turn KeyboardInterrupt into errors of their own, a traceback and status 1."""
     os.write(2, b"interrupted before the stage began; the same command starts it again\n")
-    os._exit(130)  # 128 + SIGINT, what shells report
+    os._exit(128 + told)  # what shells report of a signal
 
 
 # sys.argv[0] is "-m" while Python looks for the module to run, and a path later: an import of this package alone changes nothing.
-# A job in the background ignores SIGINT, and goes on doing so. finetune/config/stage.py gives Ctrl-C back when the work begins.
+# A job in the background ignores SIGINT, and goes on doing so. finetune/config/stage.py takes both over when the work begins.
 if sys.argv[0] == "-m" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, end_at_once)
+if sys.argv[0] == "-m":
+    signal.signal(signal.SIGTERM, end_at_once)
 
 _problem = wrong_python(Path(os.environ.get("DVC_ROOT") or Path(__file__).resolve().parents[1]))
 if _problem:

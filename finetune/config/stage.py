@@ -67,6 +67,7 @@ def run(main: Main) -> None:
 
     def task(composed: DictConfig) -> None:
         status = _run(name, main, composed)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the outs are there or not: what is left to do is to say which
         gc.freeze()  # else Python ends with a last look at all of torch, 1 s
         sys.exit(status)
 

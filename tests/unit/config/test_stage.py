@@ -12,12 +12,12 @@ from finetune.config.compose import write_params
 from finetune.config.stage import AGAIN, cut, stage
 from tests.conftest import ROOT, Compose
 
-# sitecustomize.py of a stage that sends itself SIGINT, as a terminal would, where it first imports a module or opens a file
+# sitecustomize.py of a stage that sends itself SIGINT, as a terminal would, or another signal, where it first imports a module or opens a file
 INTERRUPT = """
 import os, signal, sys
 def interrupt(event, args):
     if event in ("import", "open") and str(args[0]) == os.environ["MOMENT"]:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), getattr(signal, os.environ.get("SIGNAL", "SIGINT")))
 sys.addaudithook(interrupt)
 """
 
@@ -109,6 +109,18 @@ def test_ctrl_c_before_the_work_is_said_in_one_line(prepared: Path, interrupt_at
     done = start("train", folder=prepared)
     says = "interrupted before the stage began; the same command starts it again\n"
     assert (done.returncode, done.stderr) == (130, says)
+
+
+def test_sigterm_has_a_status_of_its_own_before_the_work_and_in_it(
+    prepared: Path, interrupt_at: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGNAL", "SIGTERM")
+    interrupt_at("torch.nn")
+    done = start("train", folder=prepared)
+    assert (done.returncode, done.stderr) == (143, "interrupted before the stage began; the same command starts it again\n")
+    interrupt_at("conf/config.yaml")
+    done = start("check", folder=prepared)
+    assert (done.returncode, done.stderr) == (143, f"check: ended by SIGTERM; nothing half-written was kept, {AGAIN}\n")
 
 
 def test_ctrl_c_in_the_work_is_said_in_one_line(prepared: Path, interrupt_at: Callable[[str], None]) -> None:
