@@ -1,14 +1,16 @@
 """A recorded run made again, in a clean clone of what it was made of, and compared with the hashes that were recorded of it."""
 
+import os
 import signal
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from finetune import instructions
 from finetune.errors import FinetuneError
 from finetune.fingerprint import Fingerprint
 from finetune.reproducing import source, workplace
@@ -68,7 +70,7 @@ def reproduce(recorded: Recorded, root: Path, tell: Tell, keep: bool = False) ->
     Raises:
         FinetuneError: what it was made of is lost, or the pipeline fails.
     """
-    different = differences(recorded.environment, root)
+    different = differences(recorded, root)
     for line in different:
         tell(f"another environment than recorded: {line}")
     taken = source.found(recorded, root)
@@ -99,11 +101,14 @@ def sentences(made: Reproduction) -> list[str]:
     return lines
 
 
-def differences(environment: Fingerprint | None, root: Path) -> list[str]:
-    """One line for each thing in which the recorded environment is not this one."""
-    if environment is None:
+def differences(recorded: Recorded, root: Path) -> list[str]:
+    """One line for each thing in which the recorded environment is not the one that the stages will have here."""
+    if recorded.environment is None:
         return ["it was not noted, so it can't be compared with this one"]
-    return environment.differences(Fingerprint.of_this_machine(root))
+    here = Fingerprint.of_this_machine(root)
+    if recorded.setting("instructions") not in (None, instructions.NATIVE):  # pinned: the stages use what was recorded, or refuse
+        here = replace(here, instructions=recorded.environment.instructions)
+    return recorded.environment.differences(here)
 
 
 def compared(recorded: Mapping[str, Mapping[str, str]], again: Mapping[str, Mapping[str, str]]) -> list[Out]:
@@ -120,7 +125,14 @@ def _run(folder: Path, whole: bool, tell: Tell) -> None:
     command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache", *([] if whole else [CHECKED])]
     last: deque[str] = deque(maxlen=SHOWN)
     with subprocess.Popen(
-        command, cwd=folder, env=workplace.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        cwd=folder,
+        env=workplace.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the others in order
     ) as process:
         try:
             assert process.stdout is not None
@@ -135,9 +147,12 @@ def _run(folder: Path, whole: bool, tell: Tell) -> None:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End dvc and its stage: asked first, so that a stage can clean up, then forced."""
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
+    """End dvc and its stage, which dvc would not do at SIGINT: asked first, so that a stage can clean up, then forced."""
+    for sent in (signal.SIGINT, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sent)
+            process.wait(PATIENCE)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from finetune import paths
 from finetune.errors import SetupError
 from finetune.fingerprint import Fingerprint
@@ -43,6 +45,10 @@ class Recorded:
     def commit_shown(self) -> str:
         """As people read it."""
         return (self.commit or "not known")[:12]
+
+    def setting(self, name: str) -> Any:
+        """A value at the top of params.yaml; None where there is none."""
+        return (yaml.safe_load(self.params) or {}).get(name) if self.params else None
 
     @property
     def outs(self) -> dict[str, dict[str, str]]:

@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from finetune import reproducing
@@ -246,6 +247,14 @@ def test_another_environment_is_said_first(pipeline: Path) -> None:
     assert found.environment == [f"python: 3.9.1 → {here.python}"]
 
 
+def test_pinned_instructions_are_no_other_environment(pipeline: Path) -> None:
+    here = Fingerprint.of_this_machine()
+    elsewhere = replace(here, instructions="SSE")
+    free = run(environment=elsewhere)
+    assert reproducing.differences(free, pipeline) == [f"instructions: SSE → {here.instructions}"]
+    assert reproducing.differences(replace(free, params=b"instructions: compatible\n"), pipeline) == []
+
+
 def test_a_clone_that_is_kept_has_what_was_made_and_no_later_run_removes_it(pipeline: Path) -> None:
     recorded = run(dirty=False, patch=None)
     found, _ = made(recorded, keep=True)
@@ -258,6 +267,20 @@ def test_a_clone_that_is_kept_has_what_was_made_and_no_later_run_removes_it(pipe
     kept.rename(kept.with_name("999999998"))
     workplace._sweep(pipeline / workplace.PLACE)
     assert [work.name for work in (pipeline / workplace.PLACE).iterdir()] == ["999999998"]
+
+
+def test_interrupted_it_leaves_neither_clone_nor_process(pipeline: Path) -> None:
+    Path("train.py").write_text("import time\nprint('waiting', flush=True)\ntime.sleep(300)")
+
+    def interrupt(line: str) -> None:
+        if line == "waiting":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reproducing.reproduce(run(), pipeline, interrupt)
+    assert list((pipeline / workplace.PLACE).iterdir()) == []
+    folders = [process.info["cwd"] for process in psutil.process_iter(["cwd"])]  # None: another user's, or gone
+    assert [folder for folder in folders if folder and Path(folder).is_relative_to(pipeline / workplace.PLACE)] == []
 
 
 def test_a_stage_that_fails_is_told_with_its_last_lines(pipeline: Path) -> None:
