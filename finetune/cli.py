@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 import yaml
-from pydantic import ValidationError
 from rich.console import Console
 
 from finetune import backups, environment, paths, tracking
@@ -108,14 +107,12 @@ def diff(
 
 
 def _tracking() -> Tracking | None:
-    """Where MLflow is, by params.yaml; None where tracking is off, or params.yaml, which may be of an older form, does not say."""
-    if not paths.PARAMS.is_file():
+    """Where MLflow is, by params.yaml as it lies, which may be of an older form; None where tracking is off, or it does not say."""
+    found = yaml.safe_load(paths.PARAMS.read_text(encoding="utf-8")) if paths.PARAMS.is_file() else None
+    named = found.get("tracking") if isinstance(found, dict) else None
+    if not isinstance(named, dict) or named.get("enabled") is not True or not {"uri", "experiment"} <= set(named):
         return None
-    try:
-        settings = Tracking.model_validate((yaml.safe_load(paths.PARAMS.read_text(encoding="utf-8")) or {}).get("tracking"))
-    except ValidationError:
-        return None
-    return settings if settings.enabled else None
+    return Tracking.model_construct(**named)
 
 
 @app.command()
