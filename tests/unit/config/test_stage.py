@@ -12,7 +12,7 @@ from finetune.config.compose import write_params
 from finetune.config.stage import AGAIN, cut, stage
 from tests.conftest import ROOT, Compose
 
-# sitecustomize.py of a stage that sends itself SIGINT, as a terminal would, or another signal, where it first imports a module or opens a file
+# sitecustomize.py of a stage that sends itself SIGINT, as a terminal would, or another signal, where it imports a module or opens a file
 INTERRUPT = """
 import os, signal, sys
 def interrupt(event, args):
