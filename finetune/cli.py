@@ -1,4 +1,4 @@
-"""The command line beside dvc and mlflow: `finetune check`, `finetune diff`, `finetune lineage` and others."""
+"""The command line beside dvc and mlflow: `finetune check`, `finetune diff`, `finetune lineage`, `finetune prove` and others."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from finetune.config import compose
 from finetune.config.schema import Config, Tracking
 from finetune.errors import ConfigError, FinetuneError, SetupError
 
-DIFFERS, UNMADE, INTERRUPTED = 1, 2, 130  # exit statuses of `reproduce`
+DIFFERS, UNMADE, INTERRUPTED = 1, 2, 130  # exit statuses of `prove` and `reproduce`
 WIDE = 1_000  # characters a line, where no terminal has to show it
 FLUSH = 60.0  # seconds that `ui` waits for what earlier runs left
 
@@ -183,6 +183,43 @@ def reproduce(
         for line in reproducing.sentences(made):
             out.print(line, markup=False)
     raise typer.Exit(0 if made.same else DIFFERS)
+
+
+@app.command()
+def prove(
+    stages: Annotated[list[str] | None, typer.Argument(help="Of dvc.yaml, such as train dpo; none: the whole pipeline.")] = None,
+    rev: Annotated[str | None, typer.Option(help="A commit or an experiment; none: what lies in the folder.")] = None,
+    dirty: Annotated[bool, typer.Option("--dirty", help="Take uncommitted changes along, and say so.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no network: neither a DVC remote nor the hub.")] = False,
+    third: Annotated[bool, typer.Option(help="Make the first stage that parts a third time, which tells whether it is exact here.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print reports/certificate.json.")] = False,
+) -> None:
+    """Make it all again in a clean clone, and compare every byte. Exit status: 0 the same, 1 not, 2 it could not be made."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the clone is removed
+    try:
+        settings = _settings()
+        from finetune import proving  # 3 s of imports, which the other commands are spared
+        from finetune.proving import telling
+        from finetune.proving.repository import Repository
+        from finetune.proving.subject import find
+
+        if rev is not None and dirty:
+            raise ConfigError("nothing to prove:", ["--rev names a commit, and --dirty what is in none; found both"], "give one of them")
+        repository = Repository(Path.cwd())
+        subject = find(repository, rev, dirty)
+        err.print(f"making {' '.join(stages) if stages else 'the whole pipeline'} again, from {subject}", markup=False)
+        with telling.stages(err) as tell:
+            certificate = proving.prove(repository, subject, stages or [], tell, settings, offline, third)
+    except FinetuneError as error:
+        err.print(str(error), markup=False)
+        raise typer.Exit(UNMADE) from None
+    except KeyboardInterrupt:
+        err.print("interrupted; the clone is removed, and nothing of the folder was changed")
+        raise typer.Exit(INTERRUPTED) from None
+    err.print(f"{telling.summary(certificate)}\n{telling.CERTIFICATE} and {telling.PAGE.name} have it all", markup=False)
+    if as_json:
+        out.print(telling.CERTIFICATE.read_text(encoding="utf-8"), markup=False, end="")
+    raise typer.Exit(0 if certificate.same else DIFFERS)
 
 
 def _settings() -> Config:

@@ -60,13 +60,16 @@ _open: Run | None = None
 
 
 @contextmanager
-def run(stage: str, cfg: Config) -> Iterator[None]:
-    """One MLflow run of a stage, under the run of its pipeline, from here to the end of the block."""
+def run(stage: str, cfg: Config, lock: str | None = None) -> Iterator[None]:
+    """One MLflow run of a stage, under the run of its pipeline, from here to the end of the block.
+
+    `lock`: the text of the dvc.lock that it is about, where that is another one than that of the folder.
+    """
     global _open  # noqa: PLW0603 (a process is one stage)
     if not cfg.tracking.enabled or os.environ.get("RANK", "0") not in ("", "0"):
         yield
         return
-    current = _open = _begin(stage, cfg.tracking)
+    current = _open = _begin(stage, cfg.tracking, hashes.read() if lock is None else lock)
     try:
         yield
     except Exception as error:
@@ -94,6 +97,11 @@ def params(values: Mapping[str, Any], on: On = "stage") -> None:
 def tags(values: Mapping[str, str] | Callable[[], Mapping[str, str]], on: On = "stage") -> None:
     """Words to find a run by; a function, where finding them out takes time that nobody pays without tracking."""
     _add("tags", values=lambda: dict(values() if callable(values) else values), on=on)
+
+
+def note(run: str, values: Mapping[str, str]) -> None:
+    """Words on the run of a stage that is long over, and on its pipeline under the stage's name."""
+    _add("note", run=run, values=dict(values))
 
 
 def artifact(path: Path, folder: str = "", on: On = "stage") -> None:
@@ -178,7 +186,7 @@ def flush(home: Path, limit: float, spools: list[Path] | None = None) -> str | N
     return None if reason is None else _unsent(len(waiting), reason)
 
 
-def _begin(stage: str, settings: Tracking) -> Run:
+def _begin(stage: str, settings: Tracking, lock: str) -> Run:
     """Open the spool of this stage, see that a sender lives, and say what earlier runs left."""
     began = time.monotonic()
     home = paths.home()
@@ -191,7 +199,7 @@ def _begin(stage: str, settings: Tracking) -> Run:
         "pipeline": Pipeline.current(stage).as_dict(),
         "uri": address(settings, home),
         "experiment": settings.experiment,
-        "lock": hashes.read(),
+        "lock": lock,
         "environment": Fingerprint.of_this_machine().as_tags(),
     }
     writer = Writer(home, stage, header)

@@ -63,9 +63,18 @@ def digest(path: Path) -> str:
 
 def folder(path: Path, ignored: Callable[[tuple[str, ...]], bool] = lambda _: False) -> str:
     """DVC's md5 of a folder, computed; `ignored` says of a file, by the parts of its path below the folder, that DVC doesn't see it."""
+    return of_listing(listing(path, ignored))
+
+
+def listing(path: Path, ignored: Callable[[tuple[str, ...]], bool] = lambda _: False) -> list[dict[str, str]]:
+    """The files of a folder as DVC lists them: `md5` and `relpath` of each, sorted."""
     files = sorted((file.relative_to(path).parts, file) for file in path.rglob("*") if file.is_file())
-    listing = [{"md5": md5(file), "relpath": "/".join(parts)} for parts, file in files if not ignored(parts)]
-    return hashlib.md5(json.dumps(listing, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+    return [{"md5": md5(file), "relpath": "/".join(parts)} for parts, file in files if not ignored(parts)]
+
+
+def of_listing(files: list[dict[str, str]]) -> str:
+    """What DVC calls a folder of these files."""
+    return hashlib.md5(json.dumps(files, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def md5(file: Path) -> str:
@@ -80,3 +89,8 @@ def _stages(lock: str) -> dict[str, dict[str, Any]]:
         return dict(yaml.load(lock, Loader=LOADER)["stages"])  # both loaders are safe ones
     except (yaml.YAMLError, KeyError, TypeError):  # none, or not DVC's any more, as after a merge conflict: DVC itself will say so
         return {}
+
+
+def stages(lock: str) -> dict[str, dict[str, Any]]:
+    """Stage → its entry in the text of a dvc.lock; {} where there is none."""
+    return dict(_stages(lock))

@@ -131,6 +131,8 @@ class Store:
                 self._params(run, event["values"])
             case "tags":
                 self._log(run, tags=event["values"])
+            case "note":
+                self._note(event["run"], event["values"])
             case "dataset":
                 data = Dataset(name=event["name"], digest=event["digest"], source_type="local", source=event["source"])
                 self._client.log_inputs(run, datasets=[DatasetInput(data, [InputTag("mlflow.data.context", event["name"])])])
@@ -181,6 +183,12 @@ class Store:
             token = page.token
             if not token:
                 return runs
+
+    def _note(self, run: str, values: dict[str, str]) -> None:
+        """Tags on a run of another pipeline; on that pipeline's run they carry the stage's name, `proof.train`."""
+        tags = self._client.get_run(run).data.tags
+        self._log(run, tags=values)
+        self._log(tags[MLFLOW_PARENT_RUN_ID], tags={f"{key}.{tags['stage']}": value for key, value in values.items()})
 
     def _params(self, run: str, values: dict[str, str]) -> None:
         """Parameters; one that is too long is cut, and whole in the artifacts."""

@@ -4,12 +4,13 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from finetune import cli, environment, paths
 from finetune.config import compose
@@ -92,6 +93,76 @@ def test_diff_does_without_settings_that_say_where_mlflow_is(workspace: Path) ->
     assert "none: found no such run" in str(error("diff", "none"))
     paths.PARAMS.write_text("tracking: {enabled: maybe}\n")
     assert "name or id of a run in MLflow: tracking is off" in str(error("diff", "none"))
+
+
+@pytest.fixture
+def commit(settings: Path) -> Path:
+    """A repository with one commit, that records nothing yet."""
+    (settings / ".gitignore").write_text("/reports/\n")
+    for words in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "first"]):
+        subprocess.run(["git", *words], cwd=settings, check=True)
+    return settings
+
+
+def proved(*words: str) -> Result:
+    """What `finetune prove` ends with; Ctrl-C and SIGTERM are this process's again afterwards."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        return CliRunner().invoke(cli.app, ["prove", *words])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_prove_ends_with_2_where_it_can_not_be_made_and_says_why(commit: Path) -> None:
+    done = proved()
+    assert done.exit_code == 2
+    assert "dvc.lock: found no stages in that of this folder" in done.stderr
+    (commit / "params.yaml").write_text((commit / "params.yaml").read_text() + "\n")
+    assert "params.yaml: differs from the commit" in proved().stderr
+    both = proved("--rev", "main", "--dirty")
+    assert (both.exit_code, "found both" in both.stderr) == (2, True)
+    shutil.rmtree(commit / ".git")
+    assert "git init && git add -A && git commit" in proved().stderr
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_prove_ends_with_the_verdict_and_prints_the_certificate_alone_where_a_machine_reads_it(
+    commit: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    from finetune import proving  # 3 s of imports, which the other tests are spared
+    from finetune.proving import telling
+    from tests.unit.proving.conftest import LOCKED, certificate
+
+    (commit / "dvc.lock").write_text(LOCKED)
+    found = certificate(parted=bool(status))
+
+    def made(repository: object, subject: object, stages: list[str], *_: object) -> object:
+        assert stages == ["train", "dpo"]
+        telling.write(found)
+        return found
+
+    monkeypatch.setattr(proving, "prove", made)
+    done = proved("train", "dpo", "--json", "--dirty")
+    assert done.exit_code == status
+    assert json.loads(done.stdout)["verdict"] == ("differs" if status else "same")
+    assert ("not the same: the first stage that parts is train" in done.stderr) == bool(status)
+
+
+def test_prove_interrupted_says_what_is_left(commit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from finetune import proving
+    from tests.unit.proving.conftest import LOCKED
+
+    (commit / "dvc.lock").write_text(LOCKED)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(proving, "prove", interrupted)
+    done = proved("--dirty")
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (
+        130,
+        "interrupted; the clone is removed, and nothing of the folder was changed",
+    )
 
 
 def test_without_params_it_says_where_it_looked(workspace: Path) -> None:

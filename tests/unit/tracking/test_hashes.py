@@ -21,6 +21,10 @@ def test_digests_are_those_that_dvc_gives(home: Path) -> None:
         (out,) = yaml.safe_load((home / f"{name}.dvc").read_text())["outs"]
         assert hashes.digest(Path(name)) == out["md5"]
         assert len(out["md5"]) <= 36
+    listing = hashes.listing(Path("data"))
+    assert [file["relpath"] for file in listing] == ["b.txt", "deep/a.txt"]
+    assert hashes.of_listing(listing) == hashes.digest(Path("data"))
+    assert hashes.md5(Path("one.txt")) == hashes.digest(Path("one.txt"))
 
 
 def lock(**stages: object) -> None:

@@ -267,6 +267,31 @@ def test_a_stage_that_was_made_in_another_environment_is_told(database: Path, mo
     assert (second["dpo"]["environment"], second["dpo"]["differences"]) == (here.id, [])
 
 
+def test_a_proof_asks_by_the_lock_that_it_is_about_and_is_noted_on_the_runs_that_it_is_of(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = Sender(database.parent)
+    monkeypatch.setattr(sender, "wait", lambda done, *_: loop.step() and None)
+    monkeypatch.setenv("DVC_EXP_NAME", "first")
+    for stage in ("answer@base", "report"):
+        monkeypatch.setenv("DVC_STAGE", stage)
+        with tracking.run(stage.partition("@")[0], settings()):
+            lock(**{"answer@base": {"cmd": "answer"}})
+    loop.step()
+    for name in ("DVC_EXP_NAME", "DVC_STAGE"):
+        monkeypatch.delenv(name)
+    proved = hashes.read()
+    lock(**{"answer@base": {"cmd": "another"}})
+    with tracking.run("prove", settings(), proved):
+        makers = tracking.made_by()
+        assert makers is not None
+        tracking.note(makers["answer@base"]["run"], {"proof": "same"})
+    loop.step()
+    assert sent(database.parent)
+    noted = "select runs.name, key, value from tags join runs using (run_uuid) where key like 'proof%' order by 1"
+    assert rows(database, noted) == [("answer@base", "proof", "same"), ("first", "proof.answer.base", "same")]
+
+
 def test_a_server_that_is_away_leaves_everything_where_it_is(
     by_hand: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,171 @@
+"""A proof: make it all again in a clean clone, and compare every byte with what dvc.lock records.
+
+Nothing of the folder is changed but reports/certificate.*. What can't be made again raises FinetuneError; what comes out otherwise is a
+result, and the certificate says where it parts and why.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from finetune import environment, instructions, paths, tracking
+from finetune.config.schema import Config
+from finetune.errors import ConfigError, SetupError
+from finetune.fingerprint import Fingerprint
+from finetune.lineage import cache
+from finetune.proving import causes, clone, files, inputs, losses, recorded, remaking, telling
+from finetune.proving.certificate import Again, Certificate, Made, Origin
+from finetune.proving.clone import Clone
+from finetune.proving.losses import Losses
+from finetune.proving.recorded import Kept, Stage
+from finetune.proving.remaking import Moment
+from finetune.proving.repository import Repository
+from finetune.proving.subject import Subject
+from finetune.proving.telling import Tell
+from finetune.tracking.hashes import LOCK
+
+
+def prove(
+    repository: Repository, subject: Subject, chosen: Sequence[str], tell: Tell, cfg: Config, offline: bool = False, third: bool = True
+) -> Certificate:
+    """Make the chosen stages again (none: all), compare, write the certificate, and have MLflow know, once there is something to know.
+
+    tell: hears of each stage as it goes, and how it came out.
+    third: the first stage that parts is made a third time, which tells a stage that is not exact from a machine that is another.
+
+    Raises:
+        FinetuneError: it can't be made: dvc.lock is not that of the commit, an input is gone, a stage fails.
+    """
+    first = recorded.stages(subject.lock)
+    names = _named(chosen, first)
+    kept = Kept(repository.root, cache.folder(repository.root))
+    with clone.clean(repository.root, subject, offline) as made:
+        brought = inputs.bring(made, repository, first, names, kept, offline)
+        if old := inputs.stale(made, names if chosen else None):
+            remedy = "run `dvc repro` (or `dvc exp run`), commit dvc.lock, and prove that"
+            raise SetupError("dvc.lock records what was made of other inputs than these, so there is nothing to compare:", old, remedy)
+        seconds = remaking.remake(made, names if chosen else None, _comparing(made, first, tell))
+        stages = [_made(made, first[name], kept) for name in names]
+        if not offline and (missing := [out for stage in stages for out in stage.unread]):
+            inputs.fetch(repository.root, missing)  # bytes of the first that only a remote may have
+            stages = [_made(made, first[name], kept) for name in names]
+        compared = {name: found for name in losses.TRAININGS if name in names and (found := _losses(made, first[name], kept)) is not None}
+        with _instructions(made), tracking.run("prove", cfg, subject.lock):
+            machine = Fingerprint.of_this_machine(made.folder)
+            packages = environment.locked_differences(environment.lock_that_applies(made.folder))
+            certificate = Certificate(
+                subject, machine.lock, not chosen, stages, compared, brought, packages, machine, _origins(names), seconds
+            )
+            if not certificate.same:
+                certificate = _explained(certificate, made, tell if third else None)
+            telling.write(certificate)
+            telling.track(certificate)
+    return certificate
+
+
+@contextmanager
+def _instructions(made: Clone) -> Iterator[None]:
+    """Within the block this process answers for the environment that stages have: `instructions` pins theirs as they begin."""
+    pinned = instructions.VARIABLES.get(instructions.asked(made.folder / paths.PARAMS, []), {})
+    before = {name: os.environ.get(name) for name in pinned}
+    os.environ.update(pinned)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def _explained(certificate: Certificate, made: Clone, tell: Tell | None) -> Certificate:
+    """The certificate with its likely causes; with `tell`, the first stage that parts is made a third time for them."""
+    parting = certificate.parting[0]
+    again = None if tell is None else _again(made, parting, tell)
+    why = causes.likely(parting, certificate.subject, certificate.packages, certificate.origins, again)
+    return replace(certificate, again=again, causes=why)
+
+
+def _named(chosen: Sequence[str], first: Mapping[str, Stage]) -> list[str]:
+    """The stages meant, in the order of the pipeline; `answer` means all of its models.
+
+    Raises:
+        ConfigError: dvc.lock has no such stage.
+    """
+    unknown = [name for name in chosen if not any(name in (stage, stage.partition("@")[0]) for stage in first)]
+    if unknown:
+        lines = [f"{name}: dvc.lock has no such stage, expected some of {', '.join(first)}" for name in unknown]
+        raise ConfigError("nothing to prove:", lines, "name stages of dvc.yaml that were run")
+    return [stage for stage in first if not chosen or stage in chosen or stage.partition("@")[0] in chosen]
+
+
+def _comparing(made: Clone, first: Mapping[str, Stage], tell: Tell) -> Callable[[Moment], None]:
+    """Have `tell` hear how a stage came out as soon as it is done: DVC then writes its hashes."""
+
+    def told(moment: Moment) -> None:
+        stage = first.get(moment.stage)
+        tell(moment, None if moment.seconds is None or stage is None else Made(stage, _second(made, stage)))
+
+    return told
+
+
+def _second(made: Clone, first: Stage) -> Stage:
+    now = recorded.stages((made.folder / LOCK).read_text(encoding="utf-8"))
+    return now.get(first.name, replace(first, outs={}))
+
+
+def _made(made: Clone, first: Stage, kept: Kept) -> Made:
+    """A stage compared, with what parts looked into."""
+    found = Made(first, _second(made, first))
+    differences, unread = [], []
+    for out in found.parting:
+        before = kept.files(out, first.outs[out]) if out in first.outs else {}
+        if before is None:
+            unread.append(out)
+        else:
+            differences += files.compare(out, before, _files(made.folder / out))
+    return replace(found, differences=tuple(differences), unread=tuple(unread))
+
+
+def _files(out: Path) -> dict[str, Path]:
+    if out.is_dir():
+        return {file.relative_to(out).as_posix(): file for file in sorted(out.rglob("*")) if file.is_file()}
+    return {"": out} if out.is_file() else {}
+
+
+def _losses(made: Clone, first: Stage, kept: Kept) -> Losses | None:
+    """The steps of a training compared; None: there is no report of it, as of a pipeline that names it otherwise."""
+    report = paths.metrics(first.name)
+    second = made.folder / report
+    if not second.is_file():
+        return None
+    md5 = first.outs.get(report.as_posix())
+    before = kept.files(report.as_posix(), md5) if md5 is not None else None
+    return losses.compare(None if before is None else _read(before[""]), _read(second))
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _origins(names: Sequence[str]) -> dict[str, Origin | None] | None:
+    """Who made what was recorded, as MLflow has it; None: nobody to ask."""
+    answer = tracking.made_by()
+    if answer is None:
+        return None
+    return {name: _origin(answer.get(name)) for name in names}
+
+
+def _origin(maker: Mapping[str, Any] | None) -> Origin | None:
+    if maker is None:
+        return None
+    return Origin(maker["run"], maker["name"], maker.get("environment"), tuple(maker.get("differences", ())))
+
+
+def _again(made: Clone, parting: Made, tell: Tell) -> Again:
+    """Make the first stage that parts once more, from the inputs that it had."""
+    remaking.remake(made, [parting.name], lambda moment: tell(moment, None))
+    third = _second(made, parting.first).outs
+    return "as the second" if third == parting.second.outs else "as the first" if third == parting.first.outs else "unlike both"

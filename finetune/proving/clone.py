@@ -1,0 +1,146 @@
+"""A clean clone to make things again in: the commit's files, no results, no cache, none of this user's settings of DVC.
+
+It lies in .cache/prove of the repository, on the same disk, and is removed at the end; what a killed proof left is removed at the next
+start. A lock, which the processes that work in it inherit, tells the two apart.
+"""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock
+
+from finetune import paths
+from finetune.errors import FinetuneError, SetupError
+from finetune.proving.subject import Subject
+from finetune.tracking.hashes import LOCK
+
+PLACE = Path(".cache") / "prove"
+HELD = "held"  # file beside a clone, locked as long as somebody works in it
+# Of the surrounding process: another run's names, and what would make two runs alike that are not.
+DROPPED = ("DVC_", "GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "MLFLOW_", "PYTHONHASHSEED", "RANK", "WORLD_SIZE", "LOCAL_RANK")
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+@dataclass
+class Clone:
+    """The folder, and the environment that programs in it get."""
+
+    folder: Path
+    environment: Mapping[str, str]
+    held: int
+    """The open lock file."""
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a short command in the clone."""
+        return subprocess.run(
+            words, cwd=self.folder, env=dict(self.environment), capture_output=True, text=True, errors="replace", check=False
+        )
+
+    def bring(self, path: str, source: Path) -> None:
+        """Copy a file to its place in the clone."""
+        (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, self.folder / path)
+
+    def params(self) -> dict[str, Any]:
+        """The settings of params.yaml; {} where there is none."""
+        file = self.folder / paths.PARAMS
+        return dict(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+    def git(self, *words: str, given: bytes | None = None) -> bytes:
+        """Run git in the clone, without any hooks. Raises FinetuneError with what it said."""
+        command = ["git", "-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false", *words]
+        done = subprocess.run(command, cwd=self.folder, env=dict(self.environment), input=given, capture_output=True, check=False)
+        if done.returncode:
+            raise FinetuneError(f"the clone can't be made: git {words[0]} said: {done.stderr.decode(errors='replace').strip()}")
+        return done.stdout
+
+
+@contextmanager
+def clean(root: Path, subject: Subject, offline: bool = False) -> Iterator[Clone]:
+    """Yield a clone of the subject, removed at the end; where tracking is off, so that MLflow does not hear of it as of another run."""
+    place = root / PLACE
+    place.mkdir(parents=True, exist_ok=True)
+    with FileLock(place / "lock"):  # else another start could remove the folder before it is held
+        sweep(place)
+        work = Path(tempfile.mkdtemp(dir=place))
+        held = os.open(work / HELD, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        made = Clone(work / root.name, _environment(root, work, offline), held)
+        _check_out(made, root, subject)
+        yield made
+    finally:
+        os.close(held)
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def sweep(place: Path) -> None:
+    """Remove the clones of proofs that were killed."""
+    for work in place.iterdir():
+        if not work.is_dir():
+            continue
+        try:
+            opened = os.open(work / HELD, os.O_RDWR)
+        except FileNotFoundError:  # killed within its first millisecond
+            shutil.rmtree(work, ignore_errors=True)
+            continue
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(work, ignore_errors=True)
+        except BlockingIOError:  # somebody works in it
+            pass
+        finally:
+            os.close(opened)
+
+
+def _environment(root: Path, work: Path, offline: bool) -> dict[str, str]:
+    """That of this process, but for DROPPED, this user's DVC, and what would let a program import from the folder `root`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(DROPPED)}
+    for name in ("dvc-site", "dvc-global", "dvc-system"):
+        (work / name).mkdir()
+    programs = Path(sys.executable).parent
+    modules = [
+        path for path in kept.get("PYTHONPATH", "").split(os.pathsep) if path and not Path(path).resolve().is_relative_to(root.resolve())
+    ]
+    own = {
+        "PATH": os.pathsep.join([str(programs), kept.get("PATH", os.defpath)]),
+        "DVC_SITE_CACHE_DIR": str(work / "dvc-site"),
+        "DVC_GLOBAL_CONFIG_DIR": str(work / "dvc-global"),
+        "DVC_SYSTEM_CONFIG_DIR": str(work / "dvc-system"),
+        "DVC_NO_ANALYTICS": "1",
+        "PYTHONPATH": os.pathsep.join(modules),
+    }
+    return kept | own | (OFFLINE if offline else {})
+
+
+def _check_out(made: Clone, root: Path, subject: Subject) -> None:
+    """Fetch the one commit, which may be one that no branch leads to, and put in what does not come from it."""
+    made.folder.mkdir()
+    made.git("init", "--quiet")
+    made.git("fetch", "--quiet", "--no-tags", "--depth", "1", root.resolve().as_uri(), subject.commit)
+    made.git("checkout", "--quiet", "--detach", "FETCH_HEAD")
+    if subject.patch:
+        made.git("apply", "--whitespace=nowarn", "-", given=subject.patch)
+    for name in subject.untracked:
+        made.bring(name, root / name)
+    (made.folder / LOCK).write_text(subject.lock, encoding="utf-8", errors="surrogateescape", newline="")
+    if (root / ".venv").is_dir():  # stages run with the environment of their repository or, where it has none, with any
+        (made.folder / ".venv").symlink_to((root / ".venv").resolve())
+    # wins over a cache that .dvc/config names, which may be shared and full of the results of before
+    (made.folder / ".dvc" / "config.local").write_text("[cache]\n    dir = cache\n[core]\n    autostage = false\n", encoding="utf-8")
+    values = made.params()
+    if not values:
+        raise SetupError("the commit can't be made again:", [f"{subject.commit[:12]}: found no params.yaml in it"], "prove another commit")
+    if "tracking" in values:  # in the settings of no stage, so that no hash changes
+        values["tracking"] = {**values["tracking"], "enabled": False}
+        (made.folder / paths.PARAMS).write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
