@@ -18,7 +18,7 @@ from finetune.errors import SetupError
 from tools.imports import modules
 
 ROOT = Path(__file__).resolve().parents[2]
-MACHINERY = {"figures", "judging", "record", "watching", "idle", "mapping"}
+MACHINERY = {"figures", "judging", "record", "watching", "idle", "mapping", "arithmetic"}
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ def test_every_figure_asked_for_has_a_module_and_the_other_way_round() -> None:
     asked = read_asked(ROOT / figures.ASKED)
     measuring = {figure.measured_by or name for name, figure in asked.items()}
     assert measuring == {file.stem for file in (ROOT / "benchmarks").glob("*.py")} - MACHINERY
-    assert len(asked) == 18
+    assert len(asked) == 19
     for name in measuring:
         assert "def measure(root: Path) -> Samples:" in (ROOT / f"benchmarks/{name}.py").read_text()
 
