@@ -1,7 +1,7 @@
 """What decides the bytes of a result beside commit, data and settings: processor, GPU, driver, C library, Python, packages.
 
 It goes to MLflow and into reports/report.md, never into an out of DVC. Nothing heavy is imported, torch neither: every stage asks, those
-that never compute too, and all of one machine must get the same answer. 2 ms; where a GPU is, what `nvidia-smi` takes.
+that never compute too, and all of one machine must get the same answer. 3 ms.
 """
 
 import csv
@@ -12,13 +12,14 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 from finetune import environment, instructions
 
+NVIDIA = Path("/proc/driver/nvidia")
 # Packages whose code makes or rounds what is in the outs; all others are pinned by the lock, whose sha256 stands beside them.
 LIBRARIES = (
     "accelerate",
@@ -79,7 +80,7 @@ class Fingerprint:
         names, driver = _gpus()
         return cls(
             cpu=_cpu(instructions.cpu()),
-            instructions=instructions.widest(instructions.cpu_flags()),
+            instructions=instructions.widest(root or Path.cwd()),
             gpu=names or None,
             driver=driver,
             libc=_libc(),
@@ -139,6 +140,18 @@ def _cpu(found: Mapping[str, str]) -> str:
 
 def _gpus() -> tuple[tuple[str, ...], str | None]:
     """Names of the GPUs and the driver's version. torch is not asked: it would open the GPU in each stage, and forks could not use it."""
+    told = [file.read_text(encoding="utf-8", errors="replace") for file in sorted(NVIDIA.glob("gpus/*/information")) if file.is_file()]
+    version = NVIDIA / "version"
+    if told and version.is_file():
+        driver = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)\s", version.read_text(encoding="utf-8", errors="replace"))
+        names = [name[1].strip() for text in told if (name := re.search(r"^Model:(.+)$", text, re.MULTILINE))]
+        if driver and len(names) == len(told):
+            return tuple(sorted(names)), driver[1]
+    return _asked_gpus()
+
+
+def _asked_gpus() -> tuple[tuple[str, ...], str | None]:
+    """The same from the driver's program, which takes up to a second: where the kernel's files are hidden, as in some containers."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return (), None
@@ -147,14 +160,8 @@ def _gpus() -> tuple[tuple[str, ...], str | None]:
         said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
     except (OSError, subprocess.SubprocessError):  # installed, but without a driver or a GPU
         return (), None
-    rows = list(_rows(said))
+    rows = [row for row in csv.reader(said.splitlines(), skipinitialspace=True) if len(row) == 2]
     return tuple(sorted(name for name, _ in rows)), rows[0][1] if rows else None
-
-
-def _rows(said: str) -> Iterator[tuple[str, str]]:
-    for row in csv.reader(said.splitlines(), skipinitialspace=True):
-        if len(row) == 2:
-            yield row[0], row[1]
 
 
 def _libc() -> str:

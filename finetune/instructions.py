@@ -82,13 +82,18 @@ def verify(wanted: str) -> None:
         )
 
 
-def widest(flags: frozenset[str]) -> str:
-    """What torch calls the instructions that it uses on a processor with these flags; on another one than x86 its architecture."""
+def widest(root: Path) -> str:
+    """What torch calls the instructions that it uses on this processor in this repository; on another one than x86 its architecture.
+
+    Also asked by processes that compute nothing and whose environment nobody set: they answer what a stage would.
+    """
     if platform.machine() not in ("x86_64", "AMD64"):
         return platform.machine()
-    wanted = os.environ.get("ATEN_CPU_CAPABILITY")
-    if wanted is not None:  # torch takes it by its word, and any other word for the default
+    pinned = VARIABLES.get(asked(root / "params.yaml", sys.argv[1:]), {})
+    wanted = os.environ.get("ATEN_CPU_CAPABILITY") or pinned.get("ATEN_CPU_CAPABILITY")
+    if wanted:  # torch takes it by its word, and any other word for the default
         return wanted.upper() if wanted in ("avx2", "avx512") else "DEFAULT"
+    flags = cpu_flags()
     return "AVX512" if flags >= AVX512 else "AVX2" if flags >= AVX2 else "DEFAULT"
 
 

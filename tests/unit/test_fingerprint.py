@@ -99,11 +99,39 @@ def test_a_processor_has_its_numbers_beside_its_name(on_a_machine: Machine) -> N
     assert on_a_machine("").cpu == "x86_64"
 
 
+@pytest.fixture(autouse=True)
+def _no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this machine has."""
+    monkeypatch.setattr(fingerprint, "NVIDIA", tmp_path / "none")
+
+
 def test_gpus_are_named_as_often_as_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path, monkeypatch, "echo 'NVIDIA H100 80GB HBM3, 580.95.05'\necho 'NVIDIA H100 80GB HBM3, 580.95.05'")
     found = Fingerprint.of_this_machine(ROOT)
     assert (found.gpu, found.driver) == (("NVIDIA H100 80GB HBM3",) * 2, "580.95.05")
     assert Fingerprint.from_dict(json.loads(json.dumps(found.as_dict()))) == found
+
+
+def test_gpus_that_the_kernel_names_cost_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path, monkeypatch, "echo 'asked, 1'")
+    monkeypatch.setattr(fingerprint, "NVIDIA", tmp_path / "nvidia")
+    for bus in ("0000:01:00.0", "0000:02:00.0"):
+        (tmp_path / "nvidia/gpus" / bus).mkdir(parents=True)
+        (tmp_path / "nvidia/gpus" / bus / "information").write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 43\n")
+    version = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (x@y)  Tue Sep 23\nGCC version:  gcc 12\n"
+    (tmp_path / "nvidia/version").write_text(version)
+    found = Fingerprint.of_this_machine(ROOT)
+    assert (found.gpu, found.driver) == (("NVIDIA H100 80GB HBM3",) * 2, "580.95.05")
+    (tmp_path / "nvidia/version").write_text("")
+    assert Fingerprint.of_this_machine(ROOT).gpu == ("asked",)
+
+
+def test_a_process_that_no_stage_began_answers_for_the_settings(on_a_machine: Machine, tmp_path: Path) -> None:
+    on_a_machine(X86.format(more="avx512vl avx512bw avx512dq"))
+    (tmp_path / "params.yaml").write_text("threads: 2\ninstructions: compatible\n")
+    assert Fingerprint.of_this_machine(tmp_path).instructions == "AVX2"
+    (tmp_path / "params.yaml").write_text("threads: 2\ninstructions: native\n")
+    assert Fingerprint.of_this_machine(tmp_path).instructions == "AVX512"
 
 
 def test_a_driver_that_does_not_answer_is_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
