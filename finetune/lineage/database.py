@@ -58,6 +58,10 @@ class Database:
     def runs(self, ids: Iterable[str]) -> dict[str, Run]:
         return {run.id: run for some in _slices(ids) for run in self._runs(f"run_uuid in ({_marks(some)})", some)}
 
+    def beginning(self, start: str) -> list[str]:
+        query = "select run_uuid from runs where lifecycle_stage = 'active' and substr(run_uuid, 1, ?) = ? order by run_uuid"
+        return [run for (run,) in self._rows(query, [len(start), start])]
+
     def named(self, name: str) -> list[Run]:
         return _sorted(self._runs("name = ?", [name]))
 

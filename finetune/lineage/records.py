@@ -63,6 +63,9 @@ class Records(Protocol):
     def runs(self, ids: Iterable[str]) -> dict[str, Run]:
         """Id → run, of those that are there."""
 
+    def beginning(self, start: str) -> list[str]:
+        """Ids of runs that begin with these digits, sorted."""
+
     def named(self, name: str) -> list[Run]:
         """Runs of this name."""
 

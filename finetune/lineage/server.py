@@ -38,6 +38,9 @@ class Server:
                 found[each] = _run(entity)
         return found
 
+    def beginning(self, start: str) -> list[str]:
+        return sorted(run.id for run in self._search(f"attributes.run_id LIKE {_quoted(f'{start}%')}"))
+
     def named(self, name: str) -> list[Run]:
         return self._search(f"attributes.run_name = {_quoted(name)}")
 

@@ -13,7 +13,7 @@ from finetune.lineage.records import Records, Run, Version
 from finetune.tracking import hashes
 
 DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?|[0-9a-f]{64}")
-PIECE = 2**20  # bytes read at once
+START = re.compile(r"[0-9a-f]{6,31}")  # digits of a run's id; fewer are too few to mean one
 FORMS = "NAME/NUMBER or NAME@ALIAS of a model, a run's name or id, a file, or an md5 or sha256"
 
 
@@ -70,8 +70,11 @@ def _version(words: str, records: Records) -> Version | None:
 
 
 def _run(words: str, records: Records) -> Run | None:
-    """A run by its id, or the newest of its name."""
-    return records.runs([words]).get(words) or next(iter(records.named(words)), None)
+    """A run by its id, or the newest of its name, or the only one whose id begins so, as the tree shows ids of stages' runs."""
+    found = records.runs([words]).get(words) or next(iter(records.named(words)), None)
+    if found is None and START.fullmatch(words) and len(ids := records.beginning(words)) == 1:
+        return records.runs(ids)[ids[0]]
+    return found
 
 
 def _file(words: str, root: Path, records: Records) -> Bytes:

@@ -2,14 +2,17 @@
 
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from benchmarks import lineage
 from finetune.data import reading, templates
 from finetune.tracking import hashes, origins
 from tests.pipeline.test_tracking import query, run_id
@@ -82,6 +85,25 @@ def test_the_raw_file_leads_to_every_model(tracked: Path) -> None:
             ("tiny/2", ["second"]),
             ("tiny/1", ["first"]),
         ]
+
+
+def test_the_figure_fills_a_database_in_which_each_question_has_its_answer(
+    tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = shutil.copytree(tracked, tmp_path / "copy", symlinks=True)
+    database = copy / "mlflow.db"
+    with closing(sqlite3.connect(database)) as connection, connection:  # the figure begins with the versions of one run
+        for table in ("model_version_tags", "registered_model_aliases", "model_versions"):
+            connection.execute(f"delete from {table} where version = 2")
+    monkeypatch.setattr(lineage, "PIPELINES", 6)
+    monkeypatch.setattr(lineage, "BYTES", 2**20)
+    first, raw = lineage._fill(copy)
+    assert first.name == "first"
+    assert lineage._counts(database)["pipelines"] == [6.0]
+    assert asked(copy, "tiny/3")["ancestry"]["run_name"] == "run-3"
+    assert asked(copy, lineage.BIG)["ancestry"]["version"] == "tiny/3"
+    assert asked(copy, first.id)["ancestry"]["version"] == "tiny/1"
+    assert {"tiny/1", "tiny/6"} <= {model["version"] for model in asked(copy, raw)["offspring"]["models"]}
 
 
 def test_the_champion_needs_gates_or_a_word_and_a_commit_that_is_kept(tracked: Path) -> None:

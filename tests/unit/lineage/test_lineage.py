@@ -65,7 +65,7 @@ def test_an_alias_a_run_its_id_and_a_stages_run_lead_to_the_same(three: Path) ->
         assert dataclasses.asdict(traced(three, words)) == {**by_version, "asked": words}
     assert traced(three, "lamp@candidate").version == "lamp/1"
     ((stage,),) = rows(three, f"select value from tags where run_uuid = '{other}' and key = 'made_by.train'")
-    assert traced(three, stage).run == other
+    assert traced(three, stage).run == traced(three, stage[:12]).run == other
 
 
 def test_a_reused_stage_has_its_maker_and_the_same_bytes_all_their_runs(three: Path) -> None:
@@ -171,6 +171,8 @@ def test_the_database_read_directly_and_mlflows_client_give_the_same_answers(thr
         assert direct.version(model, number) == client.version(model, number)
     (other,) = direct.named("other")
     assert [other] == client.named("other")
+    assert direct.beginning(other.id[:12]) == client.beginning(other.id[:12]) == [other.id]
+    assert direct.beginning("") == client.beginning("") == sorted(ids)
     assert direct.children(other.id) == client.children(other.id)
     assert len(direct.children(other.id)) == 3
     for key, value in (("md5." + md5("x"), None), ("model.version", "lamp/1"), ("nobody", None)):
