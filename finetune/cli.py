@@ -123,9 +123,12 @@ def lineage(
     """Trace a model back to commit, settings, data and base weights; and a raw file on to all models that it went into."""
     from finetune.lineage import ancestry, offspring, records, tree  # the other commands need none of it
     from finetune.lineage.subject import Bytes, named
+    from finetune.tracking import spool
 
     root = Path.cwd()
     known = records.opened(tracking.address(_settings().tracking, paths.home()))
+    if unsent := len(spool.waiting(paths.home())):
+        err.print(f"{unsent} run{'s' * (unsent != 1)} of stages not in MLflow yet, so not in this answer", markup=False)
     found = named(subject, known, root)
     descent = offspring.of(found, known) if isinstance(found, Bytes) else None
     traced = None if isinstance(found, Bytes) and found.read else ancestry.of(found, subject, known, root)

@@ -16,6 +16,9 @@ from finetune import cli, environment, paths
 from finetune.config import compose
 from finetune.errors import ConfigError, FinetuneError, SetupError
 from tests.conftest import ROOT
+from tests.unit.lineage.conftest import by_hand, database, empty_database, home, pipeline, three
+
+__all__ = ["by_hand", "database", "empty_database", "home", "pipeline", "three"]
 
 
 @pytest.fixture(autouse=True)
@@ -191,3 +194,28 @@ def test_what_a_user_can_mend_is_said_without_a_traceback(
         cli.main()
     assert ended.value.code == 1
     assert "no settings here" in capsys.readouterr().err
+
+
+def test_lineage_prints_a_tree_or_json_and_says_what_is_not_sent_yet(settings: Path, three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compose.write_params(["tracking.uri=null"])
+    told = CliRunner().invoke(cli.app, ["lineage", "lamp/2"])
+    assert told.stdout.startswith("lamp/2: export ")
+    assert told.stderr == ""
+    (settings / ".tracking/spool/1-train-1").mkdir(parents=True)
+    told = CliRunner().invoke(cli.app, ["lineage", "--json", "lamp@candidate"])
+    assert json.loads(told.stdout)["ancestry"]["version"] == "lamp/1"
+    assert told.stderr == "1 run of stages not in MLflow yet, so not in this answer\n"
+
+
+def test_promote_says_all_that_is_against_it(settings: Path, three: Path) -> None:
+    compose.write_params(["tracking.uri=null"])
+    subprocess.run(["dvc", "init", "-q"], check=True)
+    refused = str(error("promote", "lamp/2"))
+    assert refused.startswith("lamp/2 can't be promoted:\n  tree: found changes in params.yaml, conf/config.yaml, expected it as committed")
+
+
+def test_reproduce_that_can_not_be_made_has_a_status_of_its_own(settings: Path, three: Path) -> None:
+    compose.write_params(["tracking.uri=null"])
+    told = CliRunner().invoke(cli.app, ["reproduce", "nobody"])
+    assert told.exit_code == cli.UNMADE
+    assert "found 'nobody', expected NAME/NUMBER" in told.stderr
