@@ -3,7 +3,7 @@
     python -m benchmarks.arithmetic compatible > here.txt      # there likewise, then: diff here.txt there.txt
 
 One line a result. What goes in is made of whole numbers, so that nothing before it was rounded. The last lines are a model of
-SmolLM2-135M's shape: gradients, and steps of LoRA, with the loss bit for bit. It needs torch, transformers, peft and typer, and of this
+SmolLM2-135M's shape: gradients, and steps of LoRA, with the loss bit for bit. It needs torch, transformers and peft, and of this
 repository only finetune/instructions.py and finetune/errors.py: so it also runs where nothing else of it is installed.
 """
 
@@ -12,11 +12,10 @@ import os
 import statistics
 import sys
 import time
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from finetune import instructions
 
@@ -40,31 +39,31 @@ SMOLLM2 = {
 RECORDS, TOKENS = 8, 64  # of a step
 
 
-def main(
-    wanted: Annotated[str, typer.Argument(help=f"The setting `instructions`: {', '.join(instructions.VARIABLES)}.")] = instructions.NATIVE,
-    steps: Annotated[int, typer.Option(min=0, help="Of training.")] = 10,
-    threads: Annotated[int, typer.Option(min=1)] = 2,
-    seconds: Annotated[bool, typer.Option(help="Only train, and print the seconds of the median step as the last line.")] = False,
-) -> None:
+def main() -> None:
     """Print the hashes."""
-    os.environ.update({"OMP_WAIT_POLICY": "PASSIVE", **instructions.VARIABLES[wanted]})  # as a stage does, before it imports torch
+    parser = ArgumentParser(description="Hashes of what this processor computes.")
+    parser.add_argument("instructions", choices=instructions.VARIABLES, nargs="?", default=instructions.NATIVE)
+    parser.add_argument("--steps", type=int, default=10, help="of training")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", action="store_true", help="only train, and print the seconds of the median step as the last line")
+    asked = parser.parse_args()
+    # as a stage does, before it imports torch
+    os.environ.update({"OMP_WAIT_POLICY": "PASSIVE", **instructions.VARIABLES[asked.instructions]})
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(asked.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    instructions.verify(wanted)
+    instructions.verify(asked.instructions)
     found = instructions.cpu()
-    numbers = f"family {found.get('cpu family')}, model {found.get('model')}"
-    print(
-        f"# {found.get('model name')} ({numbers}), torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {wanted}",
-        file=sys.stderr,
-    )
+    processor = f"{found.get('model name')} (family {found.get('cpu family')}, model {found.get('model')})"
+    used = f"{torch.backends.cpu.get_cpu_capability()}, instructions={asked.instructions}"
+    print(f"# {processor}, torch {torch.__version__}, {used}", file=sys.stderr)
     took: list[float] = []
-    parts = [training(steps, took)] if seconds else [operations(), backward(), optimizers(), training(steps, took)]
+    parts = [training(asked.steps, took)] if asked.seconds else [operations(), backward(), optimizers(), training(asked.steps, took)]
     for part in parts:
         for name, digest in part:
             print(name, digest, flush=True)
-    if seconds:
+    if asked.seconds:
         print(statistics.median(took))
 
 
@@ -166,7 +165,7 @@ def training(steps: int, took: list[float]) -> Iterator[Line]:
         optimizer.step()
         optimizer.zero_grad()
         took.append(time.perf_counter() - began)
-        yield f"loss of step {step + 1}", float(loss).hex()
+        yield f"loss of step {step + 1}", loss.item().hex()
     yield "adapter", digest(*trained)
 
 
@@ -201,4 +200,4 @@ def _fill(model: "torch.nn.Module", scale: float, only: str = "") -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()
