@@ -8,6 +8,7 @@ import pytest
 from finetune import paths, tracking
 from finetune.config.schema import Tracking
 from finetune.config.stage import cut
+from finetune.fingerprint import Fingerprint
 from finetune.reporting import page
 from finetune.tracking import sender, spool
 from finetune.tracking.spool import Spool
@@ -25,6 +26,7 @@ def test_it_writes_a_page_whose_pictures_are_there(tiny_copy: Path, compose: Com
     for model in ("base", "train", "dpo"):
         assert f"| seen | {model} | " in written
     assert written.count("\nprompt ") >= 3
+    assert f"In the environment `{Fingerprint.of_this_machine().id}`." in written
 
 
 @pytest.mark.parametrize("moment", ["evidence.lengths", "page.write", "tracking.finish"])
