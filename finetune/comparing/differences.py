@@ -199,7 +199,7 @@ def _packages(a: Version, b: Version) -> dict[str, Pairs]:
         if lock in a.packages and lock in b.packages:
             pairs: Pairs = differing(a.packages[lock], b.packages[lock])
         else:
-            pairs = {"sha, because one of them is not at hand": hashes} if hashes[0] != hashes[1] else {}
+            pairs = {"its hash (the file itself is not at hand)": hashes} if hashes[0] != hashes[1] else {}
         if pairs:
             found[lock] = pairs
     return found

@@ -74,7 +74,7 @@ def _environment(found: Differences) -> Iterator[RenderableType]:
     unknown = found.trouble or "MLflow has not heard of all stages"
     match found.same_environment:
         case True:
-            yield Text(f"\nenvironment: the same, {found.environments[0]['train']}")
+            yield Text(f"\nenvironment: the same, {next(iter(found.environments[0].values()))}")
         case False:
             yield Text("\nenvironment: not the same, so hashes can't be compared, scores can")
             yield from (Text(f"  {line}") for line in found.fingerprints)

@@ -36,6 +36,8 @@ class Version:
     repository: Repository = field(repr=False)
     reported: Mapping[str, float] = field(default_factory=dict)
     """Scores that MLflow was told, for those that the cache no longer has."""
+    whole: bool = True
+    """Whether `commit` has all files as they ran; a run that became no commit may have changed some of them."""
 
     @cached_property
     def lock(self) -> Lock:
@@ -82,7 +84,7 @@ class Version:
             notes.append(
                 f"{_some(changed)} of {paths.PARAMS} ran with other values; the scores are of those: `dvc repro` brings both together"
             )
-        if changed := self._changed_files():
+        if self.whole and (changed := self._changed_files()):
             notes.append(f"{_some(changed)} changed after it ran; the scores are of what ran: `dvc repro` brings both together")
         if outdated := [stage for stage in self._reports if self.lock.outdated(stage)]:
             notes.append(f"{_some(outdated)} did not run after what was made anew before; `dvc repro` runs what is missing")
@@ -180,7 +182,7 @@ def _of_run(name: str, run: TrackedRun, repository: Repository) -> Version:
         raise FinetuneError(
             f"{name}: {title} left no {' and no '.join(missing)}, as a run does that ended with its report; name another one"
         )
-    return Version(name, title, run.started_from, texts[LOCK] or "", texts[str(paths.PARAMS)] or "", repository, run.metrics)
+    return Version(name, title, run.started_from, texts[LOCK] or "", texts[str(paths.PARAMS)] or "", repository, run.metrics, whole=False)
 
 
 def _md5(content: bytes) -> str:

@@ -12,7 +12,7 @@ from finetune.comparing.versions import find
 from finetune.config.schema import Tracking
 from finetune.errors import FinetuneError
 from finetune.tracking import hashes
-from tests.unit.comparing.conftest import Runs
+from tests.unit.comparing.conftest import MODULE, Runs
 from tests.unit.comparing.test_differences import HERE
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # of SQLAlchemy 2.1, about MLflow's own tables
@@ -60,13 +60,14 @@ def test_a_run_that_became_no_commit_is_what_it_left(made: Path, client: MlflowC
     run = track(client, "repro-1", {"mlflow.source.git.commit": head, "git.dirty": "true"})
     with pytest.raises(FinetuneError, match=r"repro-1 left no dvc\.lock and no params\.yaml"):
         find(run, repository, Tracked(SETTINGS, made))
-    runs.write(0.8, r=8, cached=False)
+    runs.write(0.8, r=8, code="changed = True\n", cached=False)
     for file in ("dvc.lock", "params.yaml"):
         client.log_artifact(run, file)
     client.log_metric(run, "evaluate.seen.exact_match", 0.8)
     client.log_metric(run, "seconds", 3)
     version = find(run, repository, Tracked(SETTINGS, made))
     assert (version.commit, version.params["train.r"]) == (head, 8)
+    assert not [note for note in version.notes if MODULE in note]  # the commit never had this code
     assert version.measured["evaluate"] == {"evaluate.seen.exact_match": 0.8}  # from MLflow, as the cache has it not
 
 
