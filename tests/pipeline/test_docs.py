@@ -56,7 +56,7 @@ def test_every_override_shown_in_the_docs_composes(compose: Compose) -> None:
         for line in re.findall(r"dvc exp run [^\n`|)]*", page.read_text()):
             words = shlex.split(line.split("#")[0].split("&&")[0])
             overrides = [after for before, after in itertools.pairwise(words) if before in ("-S", "--set-param")]
-            if any("," in override or "<" in override for override in overrides) or "=0" in line:
+            if any(mark in override for override in overrides for mark in ",<…") or "=0" in line:
                 continue  # a sweep, a placeholder, or the example of what is refused
             compose(*overrides)
             shown += bool(overrides)
