@@ -9,7 +9,7 @@ from rich.text import Text
 
 from finetune.comparing import chance
 from finetune.comparing.chance import Judgement
-from finetune.comparing.differences import Differences, Module, Pairs, Score
+from finetune.comparing.differences import Differences, Module, Score
 from finetune.comparing.versions import Version
 
 WIDTH = 150  # of what is piped; a terminal has its own
@@ -36,18 +36,19 @@ def _parts(found: Differences) -> Iterator[RenderableType]:
         yield from (Text(f"   {note}", style="yellow") for note in one.notes)
     if found.only_seed:
         yield Text("What went into their scores differs in the seed alone: the differences of scores are chance.")
-    yield from _settings(found.params)
+    yield from _settings(found)
     yield from _data(found)
     yield from _code(found)
     yield from _environment(found)
     yield from _scores(found)
 
 
-def _settings(params: Pairs) -> Iterator[RenderableType]:
-    if not params:
+def _settings(found: Differences) -> Iterator[RenderableType]:
+    if not found.params:
         yield Text("\nparams: the same")
         return
-    yield _table(("params", "A", "B"), ((key, _value(a), _value(b)) for key, (a, b) in params.items()))
+    rows = [(key, *(_value(one.params[key]) if key in one.params else "none" for one in (found.a, found.b))) for key in found.params]
+    yield _table(("params", "A", "B"), rows)
 
 
 def _data(found: Differences) -> Iterator[RenderableType]:

@@ -79,3 +79,11 @@ def test_environments_that_are_known_are_told(runs: Runs, repository: Repository
     lines = shown(repository, Knowing({"train": HERE}, {"train": other}))
     assert line in lines
     assert ("cpu: AMD EPYC 7713 → Intel Xeon 8480C" in lines) == (other is THERE)
+
+
+def test_a_setting_that_is_not_there_is_told_from_one_that_is_null(runs: Runs, repository: Repository, untracked: Tracked) -> None:
+    with (runs.root / "params.yaml").open("a") as params:
+        params.write("limit: null\nsamples: []\n")
+    lines = shown(repository, untracked)
+    assert "limit none null" in lines
+    assert "samples none" in lines
