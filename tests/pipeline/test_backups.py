@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,6 @@ from tests.pipeline.test_dvc import dvc, ran
 from tests.processes import sent, until
 
 pytestmark = pytest.mark.slow
-Place = Callable[[str], str]
 
 
 def git(*words: str, folder: Path) -> str:
