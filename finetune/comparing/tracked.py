@@ -1,8 +1,7 @@
 """What MLflow knows of runs: under which name, from which commit, in which environment. Without MLflow nothing of it, and nothing fails.
 
-    python -m finetune.comparing.tracked     the environments, asked for and answered as JSON
-
-The environments come from a process of their own, while this one reads git: MLflow takes two seconds to import, and may never answer.
+The environments come from a process of their own (finetune.comparing.asking), while this one reads git: MLflow takes two seconds to
+import, and may never answer.
 """
 
 import json
@@ -57,7 +56,7 @@ class Question:
     def __init__(self, uri: str, experiment: str, entries: Sequence[Mapping[str, str]]) -> None:
         """entries: for each dvc.lock, stage → the hash of its entry."""
         self._entries = entries
-        command = [sys.executable, "-m", "finetune.comparing.tracked"]
+        command = [sys.executable, "-m", "finetune.comparing.asking"]
         self._process = subprocess.Popen(
             command,
             text=True,
@@ -133,33 +132,9 @@ class Tracked:
         assert self._settings is not None  # the callers looked
         assert self.address is not None
         os.environ.update(SURROUNDINGS | os.environ)
-        return connect(self.address, self._settings.experiment)
+        from finetune.comparing import asking  # and with it MLflow
 
-
-def connect(uri: str, experiment: str) -> tuple[Any, str | None]:
-    """MLflow's client, and the id of an experiment; None where MLflow has none of that name, or can't be asked."""
-    from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(uri)
-    try:
-        found = client.get_experiment_by_name(experiment)
-    except MlflowException:
-        return client, None
-    return client, None if found is None else found.experiment_id
-
-
-def environments(uri: str, experiment: str, entries: Sequence[str]) -> tuple[dict[str, dict[str, str]], str | None]:
-    """Hash of an entry of dvc.lock → tags of the latest run that made it and noted its environment; and why there are none."""
-    client, found = connect(uri, experiment)
-    if found is None:
-        return {}, f"MLflow has no experiment {experiment}, or can't be asked"
-    tags = {}
-    for entry in entries:
-        noted = [run.data.tags for run in _search(client, found, f"tags.`dvc.entry` = '{entry}'") if "environment" in run.data.tags]
-        if noted:
-            tags[entry] = noted[0]
-    return tags, None
+        return asking.connect(self.address, self._settings.experiment)
 
 
 def _by_id(client: Any, name: str) -> Any:
@@ -172,16 +147,10 @@ def _by_id(client: Any, name: str) -> Any:
 
 
 def _by_name(client: Any, experiment: str, name: str) -> Any:
+    from finetune.comparing import asking
+
     quote = '"' if "'" in name else "'"  # MLflow has no other way to write the one within the other
     if quote in name:
         return None
     named = f"attributes.run_name = {quote}{name}{quote} AND tags.`finetune.kind` = 'pipeline'"
-    return next(iter(_search(client, experiment, named)), None)
-
-
-def _search(client: Any, experiment: str, condition: str) -> list[Any]:
-    return list(client.search_runs([experiment], condition, order_by=["attributes.start_time DESC"], max_results=10))
-
-
-if __name__ == "__main__":
-    print(json.dumps(environments(*json.loads(sys.stdin.readline()))))
+    return next(iter(asking.search(client, experiment, named)), None)
