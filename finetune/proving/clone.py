@@ -27,7 +27,7 @@ from finetune.tracking.hashes import LOCK
 PLACE = Path(".cache") / "prove"
 HELD = "held"  # file beside a clone, locked as long as somebody works in it
 # Of the surrounding process: another run's names, and what would make two runs alike that are not.
-DROPPED = ("DVC_", "GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "MLFLOW_", "PYTHONHASHSEED", "RANK", "WORLD_SIZE", "LOCAL_RANK")
+DROPPED = ("DVC_", "GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "HYDRA_", "MLFLOW_", "PYTHONHASHSEED", "RANK", "WORLD_SIZE", "LOCAL_RANK")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
