@@ -28,6 +28,8 @@ PLACE = Path(".cache") / "prove"
 HELD = "held"  # file beside a clone, locked as long as somebody works in it
 # Of the surrounding process: another run's names, and what would make two runs alike that are not.
 DROPPED = ("DVC_", "GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "HYDRA_", "MLFLOW_", "PYTHONHASHSEED", "RANK", "WORLD_SIZE", "LOCAL_RANK")
+# no hooks; and a commit that no branch leads to can be fetched by its name, which only the second protocol allows
+GIT = ("core.hooksPath=/dev/null", "advice.detachedHead=false", "protocol.version=2", "protocol.file.allow=always")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
@@ -58,7 +60,7 @@ class Clone:
 
     def git(self, *words: str, given: bytes | None = None) -> bytes:
         """Run git in the clone, without any hooks. Raises FinetuneError with what it said."""
-        command = ["git", "-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false", *words]
+        command = ["git", *(word for setting in GIT for word in ("-c", setting)), *words]
         done = subprocess.run(command, cwd=self.folder, env=dict(self.environment), input=given, capture_output=True, check=False)
         if done.returncode:
             raise FinetuneError(f"the clone can't be made: git {words[0]} said: {done.stderr.decode(errors='replace').strip()}")
@@ -109,9 +111,7 @@ def _environment(root: Path, work: Path, offline: bool) -> dict[str, str]:
     for name in ("dvc-site", "dvc-global", "dvc-system"):
         (work / name).mkdir()
     programs = Path(sys.executable).parent
-    modules = [
-        path for path in kept.get("PYTHONPATH", "").split(os.pathsep) if path and not Path(path).resolve().is_relative_to(root.resolve())
-    ]
+    modules = [path for path in kept.get("PYTHONPATH", "").split(os.pathsep) if path and Path(path).resolve() != root.resolve()]
     own = {
         "PATH": os.pathsep.join([str(programs), kept.get("PATH", os.defpath)]),
         "DVC_SITE_CACHE_DIR": str(work / "dvc-site"),

@@ -144,7 +144,7 @@ def test_nothing_but_the_commit_reaches_the_clone(project: Path, proving: Provin
         "DVC_EXP_NAME": "another",
         "MLFLOW_RUN_ID": "another",
         "PYTHONHASHSEED": "0",
-        "PYTHONPATH": f"{project / 'lib'}{os.pathsep}{tmp_path / 'site'}",
+        "PYTHONPATH": f"{project}{os.pathsep}{tmp_path / 'site'}",
     }.items():
         monkeypatch.setenv(name, value)
     ran = len(seen())
