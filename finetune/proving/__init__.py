@@ -26,7 +26,7 @@ from finetune.proving.remaking import Moment
 from finetune.proving.repository import Repository
 from finetune.proving.subject import Subject
 from finetune.proving.telling import Tell
-from finetune.tracking.hashes import LOCK
+from finetune.tracking import hashes
 
 
 def prove(
@@ -112,7 +112,7 @@ def _comparing(made: Clone, first: Mapping[str, Stage], tell: Tell) -> Callable[
 
 
 def _second(made: Clone, first: Stage) -> Stage:
-    now = recorded.stages((made.folder / LOCK).read_text(encoding="utf-8"))
+    now = recorded.stages((made.folder / hashes.LOCK).read_text(encoding="utf-8"))
     return now.get(first.name, replace(first, outs={}))
 
 
@@ -142,6 +142,8 @@ def _losses(made: Clone, first: Stage, kept: Kept) -> Losses | None:
     if not second.is_file():
         return None
     md5 = first.outs.get(report.as_posix())
+    if md5 == hashes.md5(second):  # then its steps are known, also where nobody has the first file any more, as on a fresh clone
+        return losses.compare(_read(second), _read(second))
     before = kept.files(report.as_posix(), md5) if md5 is not None else None
     return losses.compare(None if before is None else _read(before[""]), _read(second))
 

@@ -133,6 +133,14 @@ def test_the_same_is_certified_and_the_folder_stays_as_it_was(project: Path, pro
     assert [path.name for path in (project / ".cache/prove").iterdir()] == ["lock"]
 
 
+def test_a_fresh_clone_proves_what_it_never_made(project: Path, proving: Proving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("git", "clone", "-q", str(project), str(tmp_path / "fresh"))
+    monkeypatch.chdir(tmp_path / "fresh")
+    certificate = proving()
+    assert certificate.same
+    assert certificate.losses["train"].same
+
+
 def test_nothing_but_the_commit_reaches_the_clone(project: Path, proving: Proving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "global").mkdir()
     (tmp_path / "global/config").write_text(f"[cache]\n    dir = {project / '.dvc/cache'}\n")
