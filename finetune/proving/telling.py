@@ -56,7 +56,7 @@ def track(certificate: Certificate) -> None:
         tracking.text("uncommitted.diff", certificate.subject.patch.decode(errors="surrogateescape"), on="pipeline")
     for made in certificate.stages:
         origin = certificate.origins.get(made.name) if certificate.origins else None
-        if origin is not None:
+        if origin is not None and made.first.outs:
             tracking.note(origin.run, {"proof": "same" if made.same else "differs"})
     tracking.finish()
 
