@@ -72,7 +72,7 @@ def run(stage: str, cfg: Config, lock: str | None = None) -> Iterator[None]:
     current = _open = _begin(stage, cfg.tracking, hashes.read() if lock is None else lock)
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         current.end("FAILED", f"{type(error).__name__}: {error}")
         raise
     except BaseException as told:  # Ctrl-C, SIGTERM, the death of dvc
