@@ -1,7 +1,7 @@
 """What MLflow knows, as lineage reads it: runs and model versions by id, name or tag.
 
 Two ways give the same answers (a test compares them): a database of ours is read by sqlite3, because importing MLflow takes 1.5 to 3 s,
-and anything else is asked through MLflow's client. docs/decisions/0018 has the measurements.
+and anything else is asked through MLflow's client. docs/decisions/0015 has the measurements.
 """
 
 from collections.abc import Iterable, Mapping
