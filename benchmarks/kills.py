@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle
 from pathlib import Path
@@ -26,9 +26,11 @@ from typing import Any, Literal
 import psutil
 import yaml
 
+from benchmarks.exactness import commit
 from benchmarks.record import RESULTS, Samples
 from benchmarks.watching import LOADED as LOADED
 from benchmarks.watching import environment, fresh_clone
+from finetune import outputs
 from finetune.errors import SetupError
 
 READS = ("benchmarks/killing",)
@@ -111,21 +113,36 @@ class Row:
 
 
 def measure(root: Path) -> Samples:
-    """Disturb the pipeline again and again; an hour."""
-    rows = root / RESULTS / "kills.jsonl"
-    rows.unlink(missing_ok=True)
+    """Disturb the pipeline again and again; an hour. Interrupted, it goes on with the rows that are missing, on the same commit."""
+    part = root / ".cache/kills" / f"{commit(root)}.jsonl"
+    done = outputs.read_jsonl(part) if part.is_file() else []
+    part.parent.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for name, settings, drawn in (("tiny", TINY, tiny), ("smollm2", SMOLLM2, smollm2)):
+        wanted = list(enumerate(drawn(random.Random(SEED))))
+        known = {row["number"]: row for row in done if row["pipeline"] == name}
+        if missing := [(number, row) for number, row in wanted if number not in known]:
+            with fresh_clone(root) as clone, Pipeline(clone, settings) as pipeline:
+                for number, row in missing:
+                    found = pipeline.row(row, random.Random(f"{SEED} {number}"))
+                    known[number] = {"pipeline": name, "number": number, "undisturbed": pipeline.seconds, **found}
+                    with part.open("a", encoding="utf-8") as out:
+                        out.write(json.dumps(known[number]) + "\n")
+                    log.info("%s", json.dumps(known[number]))
+        rows += [known[number] for number, _ in wanted]
+    outputs.write_jsonl(root / RESULTS / "kills.jsonl", rows)
+    part.unlink()
+    return results(rows)
+
+
+def results(rows: Sequence[dict[str, Any]]) -> Samples:
+    """Whether each row ended as undisturbed, by its group; how many kills there were, and what the undisturbed pipelines took."""
     samples: Samples = defaultdict(list)
-    draw = random.Random(SEED)
-    for name, settings, drawn in (("tiny", TINY, tiny(draw)), ("smollm2", SMOLLM2, smollm2(draw))):
-        with fresh_clone(root) as clone, Pipeline(clone, settings) as pipeline:
-            samples[f"{name}.undisturbed.seconds"].append(pipeline.seconds)
-            for row in drawn:
-                done = pipeline.row(row, draw)
-                samples[f"{row.group}.same"].append(float(done["same"]))
-                samples[f"{row.group}.tries"].append(done["tries"])
-                with rows.open("a", encoding="utf-8") as out:
-                    out.write(json.dumps(done) + "\n")
-                log.info("%s", json.dumps(done))
+    for row in rows:
+        samples[f"{row['group']}.same"].append(float(row["same"]))
+        samples[f"{row['group']}.tries"].append(row["tries"])
+    for name in ("tiny", "smollm2"):
+        samples[f"{name}.undisturbed.seconds"] = sorted({row["undisturbed"] for row in rows if row["pipeline"] == name})
     samples["tiny.kills"] = [sum(len(samples[f"{group}.same"]) for group in (*GROUPS, "checkpoint"))]
     return dict(samples)
 
