@@ -49,6 +49,8 @@ class Steady(Trainer):
         newest = of_all(kept.newest() if world.main_process() else None)[0]
         if newest is not None and world.main_process():
             log.info("going on from %s", newest)
+        if newest is not None and self._trained_whole(newest):
+            return
         with put_off() as told:
             saving = Saving(kept.settings.save_seconds, told)
             self.add_callback(saving)
@@ -56,6 +58,17 @@ class Steady(Trainer):
             self.train(resume_from_checkpoint=None if newest is None else str(newest))
             if saving.ended:  # perhaps another of several processes was told
                 raise Terminated(saving.ended)
+
+    def _trained_whole(self, checkpoint: Path) -> bool:
+        """Take over a checkpoint of the last step, if it is one: transformers would begin another step where max_steps cuts an epoch."""
+        position = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        if position.global_step < position.max_steps:
+            return False
+        self.state = position
+        self._load_from_checkpoint(str(checkpoint))
+        self._restore_callbacks()
+        self.control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
+        return True
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -128,10 +141,7 @@ class Steady(Trainer):
         optimizer.load_state_dict(self._saved["optimizer"])
         schedule.load_state_dict(self._saved["schedule"])
         self._saved = {name: self._saved[name] for name in ("scaler", "generators")}  # the rest takes as much memory as the training
-        named: Any = self.state.stateful_callbacks
-        for callback in self._stateful():
-            for name, value in named[type(callback).__name__]["attributes"].items():
-                setattr(callback, name, value)
+        self._restore_callbacks()
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         if checkpoint is not None and self._saved["scaler"] is not None:
@@ -140,6 +150,12 @@ class Steady(Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             checkpoints.set_generators(self._saved["generators"][world.rank()])
+
+    def _restore_callbacks(self) -> None:
+        named: Any = self.state.stateful_callbacks
+        for callback in self._stateful():
+            for name, value in named[type(callback).__name__]["attributes"].items():
+                setattr(callback, name, value)
 
     def _bare(self) -> torch.nn.Module:
         """The model without what distributed training puts round it, which changes the names of weights."""

@@ -81,6 +81,29 @@ def test_a_training_killed_anywhere_ends_with_the_same_bytes(folder: Path, setti
     assert outs() == undisturbed
 
 
+def test_a_death_after_the_last_step_trains_no_step_more(folder: Path) -> None:
+    """Where max_steps ends in an epoch's middle, transformers' loop would begin another step before it looks at the number."""
+    cfg = composed(*COMMON, "train.max_steps=4", "dpo.max_steps=3", "train.lr_scheduler_type=constant", "dpo.lr_scheduler_type=constant")
+    stages = {"train": train, "reference": reference, "dpo": dpo}
+    for stage in stages.values():
+        stage.main(cfg)
+    undisturbed = outs()
+    for path in undisturbed:
+        Path(path).unlink()
+
+    def die(*_: Any) -> None:
+        raise Death
+
+    for name, stage in stages.items():
+        if name != "reference":
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("finetune.models.adapters.save", die)
+                with pytest.raises(Death):
+                    stage.main(cfg)
+        stage.main(cfg)
+    assert outs() == undisturbed
+
+
 PROGRAM = """
 import os, sys
 from finetune.training.steps import Steps
