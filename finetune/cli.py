@@ -5,6 +5,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -163,8 +165,7 @@ def reproduce(
     as_json: Annotated[bool, typer.Option("--json", help="For a machine.")] = False,
 ) -> None:
     """Make a recorded run again in a clean clone, and compare every out. Exit status: 0 the same, 1 not, 2 it could not be made."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the clone is removed
-    try:
+    with _making_again():
         from finetune import reproducing  # the other commands need none of it
         from finetune.lineage import records
         from finetune.lineage.subject import Bytes, named
@@ -174,12 +175,6 @@ def reproduce(
         found = named(subject, known, Path.cwd())
         run = recorded(known.runs([found.runs[0].id])[found.runs[0].id] if isinstance(found, Bytes) else found, known)
         made = reproducing.reproduce(run, Path.cwd(), lambda line: err.print(line, markup=False), keep)
-    except FinetuneError as error:
-        err.print(str(error), markup=False)
-        raise typer.Exit(UNMADE) from None
-    except KeyboardInterrupt:
-        err.print("interrupted; the clone is removed, and nothing of the folder was changed")
-        raise typer.Exit(INTERRUPTED) from None
     if as_json:
         print(json.dumps(made.as_dict(), indent=2))
     else:
@@ -198,8 +193,7 @@ def prove(
     as_json: Annotated[bool, typer.Option("--json", help="Print reports/certificate.json.")] = False,
 ) -> None:
     """Make it all again in a clean clone, and compare every byte. Exit status: 0 the same, 1 not, 2 it could not be made."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the clone is removed
-    try:
+    with _making_again():
         settings = _settings()
         from finetune import proving  # 3 s of imports, which the other commands are spared
         from finetune.proving import telling
@@ -213,16 +207,24 @@ def prove(
         err.print(f"making {' '.join(stages) if stages else 'the whole pipeline'} again, from {subject}", markup=False)
         with telling.stages(err) as tell:
             certificate = proving.prove(repository, subject, stages or [], tell, settings, offline, third)
+    err.print(f"{telling.summary(certificate)}\n{telling.CERTIFICATE} and {telling.PAGE.name} have it all", markup=False)
+    if as_json:
+        out.print(telling.CERTIFICATE.read_text(encoding="utf-8"), markup=False, end="")
+    raise typer.Exit(0 if certificate.same else DIFFERS)
+
+
+@contextmanager
+def _making_again() -> Iterator[None]:
+    """Within the block SIGTERM is Ctrl-C, by which a clone is removed, and what can't be made has an exit status of its own."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
     except FinetuneError as error:
         err.print(str(error), markup=False)
         raise typer.Exit(UNMADE) from None
     except KeyboardInterrupt:
         err.print("interrupted; the clone is removed, and nothing of the folder was changed")
         raise typer.Exit(INTERRUPTED) from None
-    err.print(f"{telling.summary(certificate)}\n{telling.CERTIFICATE} and {telling.PAGE.name} have it all", markup=False)
-    if as_json:
-        out.print(telling.CERTIFICATE.read_text(encoding="utf-8"), markup=False, end="")
-    raise typer.Exit(0 if certificate.same else DIFFERS)
 
 
 def _settings() -> Config:
