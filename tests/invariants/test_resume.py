@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from finetune import paths
+from finetune.config.schema import Config
 from finetune.training.steps import Steps
 from stages import dpo, reference, train
 from tests.conftest import ROOT, composed
 from tests.tokens import write_formatted
 
 COMMON = ["experiment=tiny", "resume.save_seconds=0", "train.num_train_epochs=2", "dpo.num_train_epochs=2", "train.learning_rate=0.005"]
+STAGES = {"train": train, "reference": reference, "dpo": dpo}
 CLASSES = {
     "plain": [],
     "dropout": ["train.lora_dropout=0.2", "dpo.lora_dropout=0.2"],
@@ -51,6 +53,21 @@ def outs() -> dict[str, str]:
     return {path.as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(found)}
 
 
+def undisturbed(cfg: Config) -> dict[str, str]:
+    """The hashes of what all three write when nothing happens; it is removed again."""
+    for stage in STAGES.values():
+        stage.main(cfg)
+    return taken_away()
+
+
+def taken_away() -> dict[str, str]:
+    """The hashes of all outs, which are removed."""
+    found = outs()
+    for path in found:
+        Path(path).unlink()
+    return found
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
@@ -62,14 +79,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.parametrize("settings", CLASSES.values(), ids=CLASSES)
 def test_a_training_killed_anywhere_ends_with_the_same_bytes(folder: Path, settings: list[str]) -> None:
     cfg = composed(*COMMON, *settings)
-    stages = {"train": train, "reference": reference, "dpo": dpo}
-    for stage in stages.values():
-        stage.main(cfg)
-    undisturbed = outs()
-    for path in undisturbed:
-        Path(path).unlink()
+    expected = undisturbed(cfg)
 
-    for name, stage in stages.items():
+    for name, stage in STAGES.items():
         for steps in {"train": (1, 3, 4), "dpo": (1, 2)}.get(name, ()):  # in an epoch's middle and at its end; the second one too
             with pytest.MonkeyPatch.context() as patch:
                 dies_after(steps, patch)
@@ -78,30 +90,25 @@ def test_a_training_killed_anywhere_ends_with_the_same_bytes(folder: Path, setti
             assert not paths.metrics(name).exists()
             assert [path.name for path in Path(".resume", name).glob("*/step-*")], "it had got somewhere"
         stage.main(cfg)
-    assert outs() == undisturbed
+    assert outs() == expected
 
 
 def test_a_death_after_the_last_step_trains_no_step_more(folder: Path) -> None:
     """Where max_steps ends in an epoch's middle, transformers' loop would begin another step before it looks at the number."""
     cfg = composed(*COMMON, "train.max_steps=4", "dpo.max_steps=3", "train.lr_scheduler_type=constant", "dpo.lr_scheduler_type=constant")
-    stages = {"train": train, "reference": reference, "dpo": dpo}
-    for stage in stages.values():
-        stage.main(cfg)
-    undisturbed = outs()
-    for path in undisturbed:
-        Path(path).unlink()
+    expected = undisturbed(cfg)
 
     def die(*_: Any) -> None:
         raise Death
 
-    for name, stage in stages.items():
+    for name, stage in STAGES.items():
         if name != "reference":
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("finetune.models.adapters.save", die)
                 with pytest.raises(Death):
                     stage.main(cfg)
         stage.main(cfg)
-    assert outs() == undisturbed
+    assert outs() == expected
 
 
 PROGRAM = """
@@ -129,10 +136,8 @@ def test_of_two_processes_each_finds_its_place_again(folder: Path) -> None:
         return subprocess.run([sys.executable, *launcher, *overrides], env=environment, capture_output=True, check=False).returncode
 
     assert started(dies_after=-1) == 0
-    undisturbed = outs()
-    for path in undisturbed:
-        Path(path).unlink()
+    expected = taken_away()
     for steps in (2, 5, 7):  # of 5 an epoch
         assert started(steps) != 0
     assert started(dies_after=-1) == 0
-    assert outs() == undisturbed
+    assert outs() == expected
