@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle
 from pathlib import Path
@@ -50,7 +51,7 @@ TINY = (
 )
 SMOLLM2 = ("experiment=smoke", "resume.save_seconds=0")
 
-STEP, SYNC = "finetune.training.steps:Steps.on_step_end", "finetune.outputs:_sync"
+STEP, SYNC = "finetune.training.steps:Steps.on_step_end", "finetune.outputs:sync"
 SCORED, ANSWERED = "finetune.models.scoring:_batch", "finetune.evaluation.generation:_continued"
 # Where a stage is at work: a function that it calls again and again or at the turn from one thing to the next, and how often at least.
 WORK = {
@@ -76,8 +77,8 @@ Calls = tuple[str, Literal["before", "after"], int]
 CHECKPOINT: tuple[Calls, ...] = (
     ("finetune.training.checkpoints:write", "before", 1),
     ("finetune.training.checkpoints:write", "after", 1),
-    ("finetune.checkpoints.kept:_sync", "before", 6),
-    ("finetune.checkpoints.kept:_sync", "after", 6),
+    ("finetune.checkpoints.kept:sync", "before", 6),
+    ("finetune.checkpoints.kept:sync", "after", 6),
     ("finetune.checkpoints.kept:_complete", "after", 1),
 )
 IN_CHECKPOINTS = 9
@@ -148,7 +149,7 @@ def results(rows: Sequence[dict[str, Any]]) -> Samples:
 
 
 def tiny(draw: random.Random) -> Iterator[Row]:
-    """50 kills, then SIGTERM, a full disk and damaged checkpoints."""
+    """50 kills, then SIGTERM, deaths before DVC has noted the outs, a full disk and damaged checkpoints."""
     victims = cycle(VICTIMS)
     for group, (stages, count) in GROUPS.items():
         for _, stage in zip(range(count), cycle(stages), strict=False):
@@ -158,9 +159,13 @@ def tiny(draw: random.Random) -> Iterator[Row]:
         yield Row("checkpoint", stage, function, call, when, "hold", victim=next(victims))
     for stage in ("prepare", "train", "reference", "dpo", "answer@train", "export"):
         yield replace(moment(draw, "SIGTERM", stage, "stage"), signal=signal.SIGTERM, says="exited with 143")
+    for stage in ("train", "dpo"):
+        yield replace(moment(draw, "SIGTERM", stage, "group"), signal=signal.SIGTERM, says="ended by SIGTERM")
+    for stage in ("train", "dpo"):
+        yield Row("not yet noted", stage, "finetune.checkpoints.noted:finish", 1, "after", "hold", victim="group", says="going on from")
     for limit in ("continue", "stop"):
         for stage in ("train", "dpo"):
-            full = Row("disk full", stage, "finetune.checkpoints.kept:_sync", draw.randint(6, 12), do="full", victim=None)
+            full = Row("disk full", stage, "finetune.checkpoints.kept:sync", draw.randint(6, 12), do="full", victim=None)
             says = "disk is full; the last one" if limit == "continue" else "the last one, step-"
             yield replace(full, says=says, overrides=(f"resume.disk_full={limit}",))
     for stage in ("train", "dpo"):
@@ -258,6 +263,8 @@ class Pipeline:
                 time.sleep(row.delay)
                 hit = _kill(row, dvc, int(self._note.read_text()))
             dvc.wait(PATIENCE)
+            if hit:
+                _wait(int(self._note.read_text()))
             output.seek(0)
             return hit and (row.victim is None or row.stage not in self._locked()), output.read()
 
@@ -294,6 +301,12 @@ class Pipeline:
     def _hashes(self) -> Hashes:
         """Path → md5 of every out of every stage."""
         return {out["path"]: out["md5"] for entry in self._locked().values() for out in entry.get("outs", ())}
+
+
+def _wait(stage: int) -> None:
+    """Until the stage is gone too, which may have something to say after its dvc."""
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(stage).wait(PATIENCE)
 
 
 def _kill(row: Row, dvc: subprocess.Popen[bytes], stage: int) -> bool:

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,6 +18,7 @@ from finetune.tracking import process
 
 STATUS = 143  # 128 + SIGTERM, what shells report
 ORPHANED = "dvc, which started this stage, is gone"
+ONE = 5.0  # seconds within which all that is told counts as one: a group of processes is told at once, by `timeout` twice
 
 
 class Terminated(BaseException):
@@ -27,6 +29,8 @@ class _Told:
     """What this process was told so far."""
 
     reason: str | None = None
+    at = 0.0
+    """When it was told last, by the monotonic clock."""
     orphaned: bool = False
     put_off: bool = False
 
@@ -54,7 +58,7 @@ def heeded() -> Iterator[None]:
 def put_off() -> Iterator[Callable[[], str | None]]:
     """Within the block nothing is raised; yields what says by what the stage was told to end, and Terminated follows the block.
 
-    The second time that it is told, it ends at once.
+    Told again later, it ends at once.
     """
     _Told.put_off = True
     try:
@@ -66,8 +70,10 @@ def put_off() -> Iterator[Callable[[], str | None]]:
 
 
 def _hear(*_: int | FrameType | None) -> None:
-    again = _Told.reason is not None
-    _Told.reason = _Told.reason or (ORPHANED if _Told.orphaned else "SIGTERM")
+    again, now = _Told.reason is not None, time.monotonic()
+    if again and now - _Told.at < ONE:
+        return
+    _Told.reason, _Told.at = _Told.reason or (ORPHANED if _Told.orphaned else "SIGTERM"), now
     if again or not _Told.put_off:
         raise Terminated(_Told.reason)
 
@@ -80,6 +86,8 @@ def _outlive(dvc: psutil.Process) -> None:
         dvc.wait()
     else:
         select.select([opened], [], [])
+    if _Told.reason is not None:  # dvc and this process were told to end, one perhaps much later than the other
+        return
     _Told.orphaned = True
     main = threading.main_thread().ident
     assert main is not None

@@ -4,6 +4,7 @@ A stage that dies, is interrupted or finds the disk full leaves nothing that DVC
 """
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -33,7 +34,7 @@ def folder(path: Path) -> Iterator[Path]:
         for file in sorted(part.rglob("*")):
             if file.is_file():
                 file.chmod(part.stat().st_mode & 0o666)  # safetensors writes for its owner alone, whatever the umask
-                _sync(file)
+                sync(file)
         _clear(path)
         part.rename(path)
 
@@ -49,7 +50,7 @@ def file(path: Path) -> Iterator[Path]:
     with _whole(path, part):
         part.parent.mkdir(parents=True, exist_ok=True)
         yield part
-        _sync(part)
+        sync(part)
         part.replace(path)
 
 
@@ -142,6 +143,36 @@ def divide(path: Path, size: int) -> list[Lines]:
     return [*found, Lines(path, first, count, start, end - start)] if count else found
 
 
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file, read in pieces."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Within the block a full disk, or one that may not be written, is an OutputError that names `path`."""
+    try:
+        yield
+    except Exception as error:
+        if disk_is_full(error):
+            raise OutputError(FULL.format(path)) from error
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise OutputError(
+                f"{path}: may not be written ({error.strerror}); mend the permissions and run the same command again"
+            ) from error
+        raise
+
+
 def disk_is_full(error: BaseException) -> bool:
     """Whether this is what writing to a full disk, or over a quota, raises."""
     if isinstance(error, OSError):
@@ -155,22 +186,12 @@ def _part(path: Path) -> Path:
 
 @contextmanager
 def _whole(path: Path, part: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        _clear(part)
-        if disk_is_full(error):
-            raise OutputError(FULL.format(path)) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise OutputError(
-                f"{path}: may not be written ({error.strerror}); mend the permissions and run the same command again"
-            ) from error
-        raise
-    except BaseException as error:
-        _clear(part)
-        if disk_is_full(error):
-            raise OutputError(FULL.format(path)) from error
-        raise
+    with explained(path):
+        try:
+            yield
+        except BaseException:
+            _clear(part)
+            raise
 
 
 def _clear(path: Path) -> None:
@@ -178,8 +199,3 @@ def _clear(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as opened:
-        os.fsync(opened.fileno())

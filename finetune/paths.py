@@ -1,9 +1,10 @@
-"""Every path that dvc.yaml names, relative to the root of the repository, which is where a stage runs."""
+"""Every path that dvc.yaml names, and dvc.lock, relative to the root of the repository, which is where a stage runs."""
 
 import os
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+LOCK = Path("dvc.lock")
 CONF = Path("conf")
 RAW = Path("data/raw")
 

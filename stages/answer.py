@@ -40,7 +40,8 @@ def main(cfg: Config) -> None:
     model = adapters.load_tuned(cfg.model, folder)
     ends = end_tokens(model, end_token(tokenizer, [prompt.last for prompt in prompts]))
 
-    with kept.work(f"answer@{which}", cfg, [paths.FORMATTED, paths.PREPARED / "sft", *MADE_OF[which]]) as resumable:
+    answered = paths.ANSWERS / f"{which}.jsonl"
+    with kept.work(f"answer@{which}", cfg, [paths.FORMATTED, paths.PREPARED / "sft", *MADE_OF[which]], answered) as resumable:
         began, whole = time.perf_counter(), not resumable.has("answers")
         asked = model, tokenizer, [prompt.ids for prompt in prompts], ends, batch_size, cfg.answer.max_new_tokens, arithmetic
         answers = greedy(*asked, resumable.items("answers"))
@@ -65,7 +66,7 @@ def main(cfg: Config) -> None:
             }
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
-        outputs.write_jsonl(paths.ANSWERS / f"{which}.jsonl", rows)
+        outputs.write_jsonl(answered, rows)
         outputs.write_jsonl(paths.LIKELIHOODS / f"{which}.jsonl", scored)
 
     tokens, cut = sum(answer.tokens for answer in answers), sum(not answer.ended for answer in answers)

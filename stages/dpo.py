@@ -39,7 +39,7 @@ def main(cfg: Config) -> None:
     log.info("%s of %s parameters, %s pairs", f"{counts['trainable_parameters']:,}", f"{counts['parameters']:,}", f"{len(pairs):,}")
 
     steps = Steps("preferring", PREFERENCE)
-    with kept.work("dpo", cfg, [paths.REFERENCE, paths.TRAIN]) as resumable:
+    with kept.work("dpo", cfg, [paths.REFERENCE, paths.TRAIN], paths.metrics("dpo")) as resumable:
         with tempfile.TemporaryDirectory() as scratch:
             trainer = preference.trainer(model, tokenizer, pairs, cfg.model, cfg.dpo, cfg.seed, steps, Path(scratch))
             first = trainer.first()

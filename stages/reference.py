@@ -31,7 +31,7 @@ def main(cfg: Config) -> None:
     seed_everything(cfg.seed)
     tokenizer, tuned = load_tokenizer(cfg.model), adapters.Tuned.of(paths.TRAIN)
     settings, pad_id, arithmetic = cfg.reference, tokenizer.pad_token_id, compute_dtype(cfg.model)
-    with kept.work("reference", cfg, [paths.FORMATTED / "preference", paths.TRAIN]) as resumable:
+    with kept.work("reference", cfg, [paths.FORMATTED / "preference", paths.TRAIN], paths.metrics("reference")) as resumable:
         if isinstance(settings, OnPolicy):
             sampled = on_policy.ask(cfg.model, settings, tokenizer, cfg.seed, resumable.items("samples"))
             preferred = on_policy.pairs(sampled, settings)

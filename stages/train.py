@@ -46,7 +46,7 @@ def main(cfg: Config) -> None:
     log.info("%s of %s parameters, %s records", f"{counts['trainable_parameters']:,}", f"{counts['parameters']:,}", f"{len(records):,}")
 
     steps = Steps("training", SUPERVISED)
-    with kept.work("train", cfg, [paths.FORMATTED / "sft"]) as resumable:
+    with kept.work("train", cfg, [paths.FORMATTED / "sft"], paths.metrics("train")) as resumable:
         with tempfile.TemporaryDirectory() as scratch:
             trainer = supervised.trainer(model, tokenizer, rows, cfg.model, cfg.train, cfg.seed, steps, Path(scratch))
             trainer.train_through(resumable, trainers.names(RECORDS, plan.rows if plan else None))

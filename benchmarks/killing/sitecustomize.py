@@ -1,6 +1,6 @@
 """Loaded by every Python that a pipeline to be killed starts (PYTHONPATH): in one stage, at one moment of its work, it says so.
 
-MOMENT is JSON: {"stage", "function": "finetune.outputs:_sync", "call": which call of it, "when": "before" | "after", "do", "note": file for
+MOMENT is JSON: {"stage", "function": "finetune.outputs:sync", "call": which call of it, "when": "before" | "after", "do", "note": file for
 the pid}. do: "go" (on), "hold" (still, until it is killed), or "full" (from then on some calls find the disk full).
 """
 

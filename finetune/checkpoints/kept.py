@@ -1,23 +1,22 @@
 """The folder of one piece of work: its checkpoints, each whole or not there, and what it has of single items."""
 
-import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from finetune import paths
+from finetune.checkpoints import noted
 from finetune.checkpoints.journal import Items, Journal, Nowhere
 from finetune.checkpoints.key import key
 from finetune.checkpoints.lock import held
 from finetune.config.schema import Config, Resume
 from finetune.errors import OutputError
-from finetune.outputs import disk_is_full
+from finetune.outputs import disk_is_full, explained, sha256, sync
 from finetune.training import world
 
 COMPLETE = "complete.json"  # written last: file → sha256
@@ -60,7 +59,7 @@ class Kept:
             write(part)
             _complete(part)
             part.rename(checkpoint)
-            _sync(self.folder)
+            sync(self.folder)
         except Exception as error:
             shutil.rmtree(part, ignore_errors=True)
             if not disk_is_full(error):
@@ -98,12 +97,15 @@ class Kept:
 
 
 @contextmanager
-def work(name: str, cfg: Config, inputs: Sequence[Path]) -> Iterator[Kept]:
-    """Hold the folder of this piece of work while it is done; it is removed at the end of the block, and stays when that raises.
+def work(name: str, cfg: Config, inputs: Sequence[Path], out: Path) -> Iterator[Kept]:
+    """Hold the folder of this piece of work while it is done; after the block it goes once DVC noted the outs, and stays when that raises.
 
     A process that does the very same work elsewhere, in a temporary copy of DVC's, is waited for.
 
-    name: of the stage, as DVC addresses it. inputs: files and folders that it reads.
+    name: of the stage, as DVC addresses it. inputs: files and folders that it reads. out: a file that it has written at the end.
+
+    Raises:
+        OutputError: the disk is full, or may not be written.
     """
     if cfg.resume.save_seconds is None:
         yield Kept(None, cfg.resume)
@@ -115,45 +117,49 @@ def work(name: str, cfg: Config, inputs: Sequence[Path]) -> Iterator[Kept]:
         yield kept
         return
     with held(folder.with_suffix(".lock")):
-        folder.mkdir(parents=True, exist_ok=True)
+        with explained(folder):
+            folder.mkdir(exist_ok=True)
+        (folder / noted.DONE).unlink(missing_ok=True)
         for part in folder.glob(".step-*.part"):
             shutil.rmtree(part)
         others = [path for path in above.iterdir() if path.is_dir() and path != folder]
         if others:
-            log.info("%d unfinished runs with other settings, data, code or packages are kept in %s", len(others), above)
-        yield kept
-        shutil.rmtree(folder)
+            runs = f"{len(others)} unfinished run{'s' * (len(others) > 1)}"
+            log.info("%s with other settings, data, code or packages: kept in %s", runs, above)
+        try:
+            yield kept
+        except BaseException:
+            with suppress(OSError):  # there is something in it
+                folder.rmdir()
+            raise
+        noted.finish(folder, out)
 
 
 def _complete(part: Path) -> None:
     """Bring all files of a folder to the disk, then the list of their hashes."""
     hashes = {}
     for file in sorted(part.iterdir()):
-        with file.open("rb") as opened:
-            hashes[file.name] = hashlib.file_digest(opened, "sha256").hexdigest()
-        _sync(file)
+        hashes[file.name] = sha256(file)
+        sync(file)
     (part / COMPLETE).write_text(json.dumps(hashes, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    _sync(part / COMPLETE)
-    _sync(part)
+    sync(part / COMPLETE)
+    sync(part)
 
 
 def _damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint; None if its files are those that were written."""
+    """What is wrong with a checkpoint; None if its files are those that were written.
+
+    Raises:
+        OutputError: it can't be read, which says nothing of what is in it.
+    """
     try:
         hashes = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
-        for name, sha256 in hashes.items():
-            with (checkpoint / name).open("rb") as opened:
-                found = hashlib.file_digest(opened, "sha256").hexdigest()
-            if found != sha256:
-                return f"{name} has sha256 {found[:12]}…, expected {sha256[:12]}…"
-    except (OSError, ValueError, AttributeError) as error:
+        for name, expected in hashes.items():
+            found = sha256(checkpoint / name)
+            if found != expected:
+                return f"{name} has sha256 {found[:12]}…, expected {expected[:12]}…"
+    except (FileNotFoundError, ValueError, AttributeError) as error:
         return f"{error}"
+    except OSError as error:
+        raise OutputError(f"{checkpoint}: can't be read ({error}); mend that or remove it, and run the same command again") from error
     return None
-
-
-def _sync(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

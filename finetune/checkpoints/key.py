@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import finetune
-from finetune.config.schema import UNRELATED, Config
+from finetune.config.schema import UNRELATED, Config, Model
 from finetune.fingerprint import Fingerprint
+from finetune.outputs import sha256
 from finetune.training import world
 
 CODE = Path(finetune.__file__).parents[1]
@@ -25,18 +26,19 @@ def key(cfg: Config, inputs: Sequence[Path]) -> str:
     code = [file for folder in ("finetune", "stages") for file in sorted((CODE / folder).rglob("*.py"))]
     parts = [
         json.dumps(settings, sort_keys=True),
-        *(f"{file.relative_to(CODE).as_posix()} {_sha256(file)}" for file in code),
-        *(f"{file.as_posix()} {_sha256(file)}" for path in inputs for file in _files(path)),
+        *(f"{file.relative_to(CODE).as_posix()} {sha256(file)}" for file in code),
+        *(f"{file.as_posix()} {sha256(file)}" for path in inputs for file in _files(path)),
+        *(f"{file.relative_to(cfg.model.path).as_posix()} {sha256(file)}" for file in _beside_weights(cfg.model)),
         Fingerprint.of_this_machine(CODE).id,
         str(world.size()),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:DIGITS]
 
 
+def _beside_weights(model: Model) -> list[Path]:
+    """Configuration and tokenizer of a base model in a folder, which its sha256 doesn't cover."""
+    return [file for file in _files(Path(model.path)) if file.suffix != ".safetensors"] if model.source == "local" else []
+
+
 def _files(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

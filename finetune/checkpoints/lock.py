@@ -8,23 +8,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from finetune import outputs
+from finetune.errors import SetupError
+from finetune.training import world
+
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
+def held(path: Path, wait: bool = True) -> Iterator[None]:
     """Hold the lock; where another process has it, say so in one line and wait until it is done or dead.
 
     The kernel frees it with the process, so a killed one leaves only a file behind, which the next takes over.
+
+    Raises:
+        OutputError: the disk is full or may not be written.
+        SetupError: another process has it, and `wait` is False or this is one of several that train together: they would time out.
     """
-    opened = _taken(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with outputs.explained(path):
+        opened = _taken(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     if opened is None:
+        if not wait or world.size() > 1:
+            raise SetupError("the same work is done elsewhere:", [_owner(path)], "start this one again when that has ended")
         log.warning("waiting for %s, which is at the same work", _owner(path))
         opened = _taken(path, fcntl.LOCK_EX)
         assert opened is not None
     try:
-        os.ftruncate(opened, 0)
-        os.pwrite(opened, f"process {os.getpid()} ({_command()})".encode(errors="surrogateescape"), 0)
+        with suppress(OSError):  # a full disk: then it is held without a name
+            os.ftruncate(opened, 0)
+            os.pwrite(opened, f"process {os.getpid()} ({_command()})".encode(errors="surrogateescape"), 0)
         yield
     finally:
         with suppress(OSError):  # a folder that is gone, or may not be written any more

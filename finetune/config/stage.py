@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from finetune import ending, instructions, paths, tracking
-from finetune.checkpoints import lock
+from finetune.checkpoints import lock, noted
 from finetune.config.compose import validate
 from finetune.config.schema import Config
 from finetune.errors import FinetuneError, SetupError
@@ -71,7 +72,12 @@ def run(main: Main) -> None:
         gc.freeze()  # else Python ends with a last look at all of torch, 1 s
         sys.exit(status)
 
+    Hydra.get_mode = _no_mode  # type: ignore[method-assign]  # it composes everything once more to look for one, 0.3 s
     hydra.main(version_base="1.3", config_path=str(Path.cwd()), config_name="stage")(task)()
+
+
+def _no_mode(*_: object, **__: object) -> None:
+    """Stand in for the look whether a configuration asks for a sweep, which is DVC's to do here."""
 
 
 def _run(name: str, main: Main, composed: DictConfig) -> int:
@@ -88,8 +94,11 @@ def _run(name: str, main: Main, composed: DictConfig) -> int:
             _set_threads(config.threads)
         if "instructions" in main.sections:  # type: ignore[attr-defined]
             instructions.verify(config.instructions)
-        with ending.heeded(), _alone(name, config), tracking.run(name, config):
-            main(config)
+        with ending.heeded(), _alone(name, config):
+            if world.main_process():
+                noted.sweep()
+            with tracking.run(name, config):
+                main(config)
     except FinetuneError as error:
         log.error("%s", error)
         return 1

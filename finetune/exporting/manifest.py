@@ -1,6 +1,5 @@
 """What an export consists of and what it was made from, by hashes: enough to tell whether two are the same."""
 
-import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from safetensors import safe_open
 
 from finetune.config.schema import Config
 from finetune.models.adapters import Tuned
+from finetune.outputs import sha256
 
 SETTINGS = ("model", "data", "prepare", "format", "train", "reference", "dpo", "export")
 
@@ -41,9 +41,3 @@ def describe(cfg: Config, tuned: Tuned, exported: Mapping[str, int], folder: Pat
         "seed": cfg.seed,
         "settings": {name: getattr(cfg, name).model_dump(mode="json") for name in SETTINGS},
     }
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file, read in pieces."""
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -7,12 +7,17 @@ Import this before them: `from finetune.models import lean  # isort: skip`. If o
   machine: bitsandbytes falls back silently where there is no C compiler, and compiled sums differ in the last bits.
 """
 
+import functools
+import importlib.metadata
 import logging
 from collections.abc import Callable
 from typing import Any
 
-import torch
-import transformers.utils
+# asked by transformers, and by trl again: it reads the files of every installed package, 0.3 s
+importlib.metadata.packages_distributions = functools.cache(importlib.metadata.packages_distributions)
+
+import torch  # noqa: E402
+import transformers.utils  # noqa: E402
 
 transformers.utils.is_sklearn_available = lambda: False
 transformers.utils.is_scipy_available = lambda: False

@@ -79,8 +79,8 @@ class Steady(Trainer):
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The loss of a micro-batch. Raises TrainingError when it is not finite."""
         loss: torch.Tensor = super().training_step(*args, **kwargs)
-        if not torch.isfinite(loss).all():
-            self._stop("the loss", loss.item())
+        if wrong := [value for value in of_all(loss.item()) if not math.isfinite(value)]:  # perhaps another process's: all stop as one
+            self._stop("the loss", wrong[0])
         return loss
 
     def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
@@ -94,7 +94,7 @@ class Steady(Trainer):
     def _stop(self, what: str, value: float) -> NoReturn:
         step = self.state.global_step
         records = self._names(self._order.step(step))
-        newest = self._kept.newest() if world.main_process() else None
+        newest = of_all(self._kept.newest() if world.main_process() else None)[0]
         last = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint before it"
         raise TrainingError(
             f"step {step + 1}: {what} is {value}, expected a finite number; no optimizer step was taken on it, and {last}. "

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -122,22 +123,52 @@ def die(self, args, state, *_, **__):
 Steps.on_step_begin = die
 train.main(composed(*sys.argv[1:]))
 """
+SPOILS = """
+import math, os, sys
+from finetune.errors import TrainingError
+from finetune.training.supervised import Supervised
+from stages import train
+from tests.conftest import composed
+honest = Supervised.compute_loss
+def spoilt(self, *args, **kwargs):
+    wrong = self.state.global_step == 2 and os.environ["RANK"] == "1"
+    return honest(self, *args, **kwargs) * (math.nan if wrong else 1)
+Supervised.compute_loss = spoilt
+try:
+    train.main(composed(*sys.argv[1:]))
+except TrainingError as error:
+    open("rank" + os.environ["RANK"], "w").write(str(error))
+"""
 
 
 @pytest.mark.slow
 def test_of_two_processes_each_finds_its_place_again(folder: Path) -> None:
     """Each draws its own dropout and reads its own half of the batches, in the second epoch's order too."""
     overrides = [*COMMON, "train.lora_dropout=0.2", "train.per_device_train_batch_size=2"]
-    (folder / "program.py").write_text(PROGRAM)
-
-    def started(dies_after: int) -> int:
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DIES_AFTER": str(dies_after)}
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "program.py"]
-        return subprocess.run([sys.executable, *launcher, *overrides], env=environment, capture_output=True, check=False).returncode
-
-    assert started(dies_after=-1) == 0
+    assert of_two(PROGRAM, overrides, DIES_AFTER="-1") == 0
     expected = taken_away()
     for steps in (2, 5, 7):  # of 5 an epoch
-        assert started(steps) != 0
-    assert started(dies_after=-1) == 0
+        assert of_two(PROGRAM, overrides, DIES_AFTER=str(steps)) != 0
+    assert of_two(PROGRAM, overrides, DIES_AFTER="-1") == 0
     assert outs() == expected
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_in_one_of_two_processes_stops_both(folder: Path) -> None:
+    """Else the other waits for it in the sum of the gradients until it times out."""
+    overrides = [*COMMON, "train.per_device_train_batch_size=2"]
+    assert of_two(SPOILS, overrides) == 0
+    said = [Path(f"rank{rank}").read_text() for rank in range(2)]
+    assert said[0] == said[1]
+    assert said[0].startswith("step 3: the loss is nan, expected a finite number")
+    assert "the last good checkpoint is" in said[0]
+    assert "/step-2. Its records: " in said[0]
+    shutil.rmtree(".resume")
+
+
+def of_two(program: str, overrides: list[str], **variables: str) -> int:
+    """The exit status of two processes that train together."""
+    Path("program.py").write_text(program)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | variables
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "program.py"]
+    return subprocess.run([sys.executable, *launcher, *overrides], env=environment, capture_output=True, check=False).returncode

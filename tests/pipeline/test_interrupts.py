@@ -30,7 +30,7 @@ setattr(owner, name, interrupt)
 sys.argv = [stage, *sys.argv[3:]]
 runpy.run_module(f"stages.{stage}", run_name="__main__", alter_sys=True)
 """
-FLUSHING = "finetune.outputs:_sync"  # the output is written beside its place, and not yet there
+FLUSHING = "finetune.outputs:sync"  # the output is written beside its place, and not yet there
 
 MOMENTS = [
     ("prepare", FLUSHING),

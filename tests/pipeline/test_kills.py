@@ -14,6 +14,7 @@ pytestmark = pytest.mark.slow
 ROWS = [
     Row("train", "train", kills.STEP, 5, victim="stage"),
     Row("checkpoint", "train", "finetune.checkpoints.kept:_complete", 4, "after", "hold", victim="dvc"),
+    Row("not yet noted", "train", "finetune.checkpoints.noted:finish", 1, "after", "hold", victim="group"),
     Row("answer or evaluate", "answer@train", kills.SCORED, 2, victim="group"),
 ]
 

@@ -32,6 +32,22 @@ except ending.Terminated as told:
     note.write_text(str(told))
 """
 
+KEEPS = """
+import sys, time
+from pathlib import Path
+from finetune import ending
+note, kept = Path(sys.argv[1]), False
+try:
+    with ending.heeded(), ending.put_off() as told:
+        note.write_text("begun")
+        while not told():
+            time.sleep(0.01)
+        time.sleep(0.5)
+        kept = True
+except ending.Terminated:  # by what it was told first, SIGTERM or the death of dvc, is chance
+    note.write_text("kept" if kept else "lost")
+"""
+
 
 def test_sigterm_ends_the_work_at_once() -> None:
     before = signal.getsignal(signal.SIGTERM)
@@ -55,7 +71,23 @@ def test_put_off_it_ends_when_the_work_is_kept() -> None:
     assert done == ["kept"]
 
 
-def test_the_second_time_it_ends_at_once_all_the_same() -> None:
+def test_told_twice_at_once_as_timeout_does_is_told_once() -> None:
+    done = []
+
+    def work() -> None:
+        with ending.put_off():
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            done.append("kept")
+
+    with ending.heeded(), pytest.raises(Terminated, match="SIGTERM"):
+        work()
+    assert done == ["kept"]
+
+
+def test_told_again_later_it_ends_at_once_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "ONE", 0.0)
+
     def work() -> None:
         with ending.put_off():
             signal.raise_signal(signal.SIGTERM)
@@ -84,7 +116,9 @@ def test_an_error_is_not_hidden_by_the_end() -> None:
 
 
 def waited_for(note: Path, text: str) -> None:
+    end = time.monotonic() + 60
     while not note.is_file() or note.read_text() != text:
+        assert time.monotonic() < end, note.read_text()
         time.sleep(0.02)
 
 
@@ -96,6 +130,16 @@ def test_a_stage_ends_with_the_dvc_that_started_it(tmp_path: Path) -> None:
     dvc.send_signal(signal.SIGKILL)
     dvc.wait()
     waited_for(note, ending.ORPHANED)
+
+
+def test_sigterm_to_dvc_and_its_stage_lets_the_stage_keep_what_it_is_at(tmp_path: Path) -> None:
+    program, note = tmp_path / "dvc", tmp_path / "note"
+    program.write_text(DVC)
+    dvc = subprocess.Popen([sys.executable, str(program), KEEPS, str(note)], cwd=ROOT, start_new_session=True)
+    waited_for(note, "begun")
+    os.killpg(dvc.pid, signal.SIGTERM)
+    assert dvc.wait() == -signal.SIGTERM
+    waited_for(note, "kept")
 
 
 def test_a_stage_whose_dvc_died_before_it_began_does_not_begin(tmp_path: Path) -> None:

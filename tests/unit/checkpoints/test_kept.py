@@ -1,5 +1,6 @@
 """What a stage keeps is whole or not there, and belongs to one piece of work."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from finetune import paths
+from finetune import outputs, paths
 from finetune.checkpoints import kept
 from finetune.checkpoints.kept import Kept
 from finetune.config.stage import cut
@@ -19,12 +20,12 @@ INPUT = Path("data.jsonl")
 
 @pytest.fixture
 def open_work(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Kept]:
-    """`open_work("train.r=4")`: what is kept of that training, as a stage that died left it."""
+    """`open_work("train.r=4")`: what is kept of that training, by a stage that then died."""
     INPUT.write_text("one")
 
     def opened(*overrides: str, inputs: tuple[Path, ...] = (INPUT,)) -> Kept:
         cfg = cut(composed("experiment=tiny", *overrides), ("seed", "threads", "model", "train"))
-        with pytest.raises(KeyboardInterrupt), kept.work("train", cfg, inputs) as found:
+        with pytest.raises(KeyboardInterrupt), kept.work("train", cfg, inputs, INPUT) as found:
             raise KeyboardInterrupt
         return found
 
@@ -124,7 +125,7 @@ def test_all_is_on_the_disk_before_a_checkpoint_gets_its_name(open_work: Callabl
 
         return call
 
-    monkeypatch.setattr(kept, "_sync", noted(lambda path: path.name, kept._sync))
+    monkeypatch.setattr(kept, "sync", noted(lambda path: path.name, outputs.sync))
     monkeypatch.setattr(Path, "rename", noted(lambda _: "rename", Path.rename))
     found.save(3, writes("some"))
     assert found.folder is not None
@@ -148,6 +149,20 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
     assert names(found) == ["step-1"]
 
 
+def test_a_checkpoint_that_can_not_be_read_is_not_taken_for_a_damaged_one(
+    open_work: Callable[..., Kept], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: Path) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    found = open_work()
+    found.save(1, writes("some"))
+    monkeypatch.setattr(kept, "sha256", fails)
+    with pytest.raises(OutputError, match=r"step-1: can't be read \(.*Input/output error\); mend that or remove it"):
+        found.newest()
+    assert names(found) == ["step-1"]
+
+
 def test_an_error_of_another_kind_is_not_taken_for_a_full_disk(open_work: Callable[..., Kept]) -> None:
     def broken(_: Path) -> None:
         raise TypeError("a checkpoint can't hold a set")
@@ -162,7 +177,7 @@ def test_the_folder_is_gone_when_the_work_is_done_and_stays_when_it_was_not(open
     died = open_work()
     died.save(1, writes("some"))
     cfg = cut(composed("experiment=tiny"), ("seed", "threads", "model", "train"))
-    with kept.work("train", cfg, [INPUT]) as again:
+    with kept.work("train", cfg, [INPUT], INPUT) as again:
         assert again.folder == died.folder
         assert newest(again) == "step-1"
     assert not list(Path(".resume").rglob("*"))
@@ -194,6 +209,12 @@ def test_another_result_never_goes_on_from_this_one(
         (tmp_path / "code" / "finetune" / "one.py").write_text("1")
         patch.setattr("finetune.checkpoints.key.CODE", tmp_path / "code")
         others["code"] = open_work().folder
+    tokenizer = tmp_path / "base" / "tokenizer.json"
+    tokenizer.parent.mkdir()
+    local = ["model.source=local", f"model.path={tokenizer.parent}", f"model.sha256={'0' * 64}"]
+    for content in ("one", "two"):
+        tokenizer.write_text(content)
+        others[f"tokenizer {content}"] = open_work(*local).folder
     INPUT.write_text("two")
     others["data"] = open_work().folder
 
@@ -205,10 +226,10 @@ def test_what_determines_no_result_has_the_same_folder(open_work: Callable[..., 
 
 
 def test_unfinished_work_of_other_settings_is_told(open_work: Callable[..., Kept], caplog: pytest.LogCaptureFixture) -> None:
-    open_work("train.r=4")
+    open_work("train.r=4").save(1, writes("some"))
     with caplog.at_level("INFO"):
         open_work()
-    assert "1 unfinished runs with other settings, data, code or packages are kept in" in caplog.text
+    assert "1 unfinished run with other settings, data, code or packages: kept in" in caplog.text
 
 
 def test_without_save_seconds_nothing_is_kept(open_work: Callable[..., Kept]) -> None:

@@ -1,5 +1,6 @@
 """Two processes never do one thing at once, and a dead one holds nothing up."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from finetune.checkpoints import lock
+from finetune.errors import OutputError, SetupError
 from tests.conftest import ROOT
 
 HOLD = """
@@ -52,6 +54,42 @@ def test_the_second_waits_and_says_for_whom(
     with lock.held(path):
         assert (tmp_path / "noted").read_text() == "begun done ", "it has ended what it did"
     assert f"waiting for process {process.pid} (-c" in caplog.text
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_who_may_not_wait_says_for_whom(
+    tmp_path: Path, hold: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch, processes: str
+) -> None:
+    """Of several processes that train together none may: the others would time out."""
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    path = tmp_path / "locks" / "train.lock"
+    process = hold(path, 60)
+    with pytest.raises(SetupError, match=rf"process {process.pid} \(-c"), lock.held(path, wait=processes == "2"):
+        pass
+    assert path.is_file(), "it is the other's"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_takes_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuses(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", refuses)
+    said = pytest.raises(OutputError, match=r"train\.lock: .*(disk is full|may not be written).*run the same command again")
+    with said, lock.held(tmp_path / "train.lock"):
+        pass
+
+
+def test_a_lock_that_finds_no_room_for_a_name_is_held_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "train.lock"
+    monkeypatch.setattr(os, "pwrite", full)
+    with lock.held(path):
+        assert path.read_bytes() == b""
+        with pytest.raises(SetupError, match="another process"), lock.held(path, wait=False):
+            pass
 
 
 def test_a_killed_process_holds_nothing(tmp_path: Path, hold: Callable[..., subprocess.Popen[str]]) -> None:
