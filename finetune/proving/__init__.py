@@ -17,11 +17,12 @@ from finetune.config.schema import Config
 from finetune.errors import ConfigError, SetupError
 from finetune.fingerprint import Fingerprint
 from finetune.lineage import cache
+from finetune.locks import Stage
 from finetune.proving import causes, clone, files, inputs, losses, recorded, remaking, telling
 from finetune.proving.certificate import Again, Certificate, Made, Origin
 from finetune.proving.clone import Clone
 from finetune.proving.losses import Losses
-from finetune.proving.recorded import Kept, Stage
+from finetune.proving.recorded import Kept
 from finetune.proving.remaking import Moment
 from finetune.proving.repository import Repository
 from finetune.proving.subject import Subject

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finetune import instructions
+from finetune import instructions, locks
 from finetune.errors import FinetuneError
 from finetune.fingerprint import Fingerprint
 from finetune.reproducing import source, workplace
@@ -81,7 +81,7 @@ def reproduce(recorded: Recorded, root: Path, tell: Tell, keep: bool = False) ->
             tell(line)
         _run(folder, taken.whole, tell)
         lock = hashes.read(folder / hashes.LOCK)
-        outs = compared(recorded.outs, {stage: hashes.reads_and_writes(lock, stage)[1] for stage in hashes.entries(lock)})
+        outs = compared(recorded.outs, {name: stage.outs for name, stage in locks.stages(lock).items()})
     return Reproduction(recorded.name, recorded.run, taken.commit, taken.how, different, brought, outs, str(folder) if keep else None)
 
 
