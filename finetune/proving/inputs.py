@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from finetune import locks
+from finetune.clone import Clone
 from finetune.errors import FinetuneError, SetupError
 from finetune.locks import Stage
-from finetune.proving.clone import Clone
 from finetune.proving.recorded import Kept
 from finetune.proving.repository import Repository
 from finetune.tracking import hashes
