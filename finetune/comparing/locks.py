@@ -6,11 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
-import yaml
-
-from finetune.tracking.hashes import LOADER
+from finetune.locks import LOADER, Stage, overlap, stages
 
 
 class _Loader(LOADER):  # type: ignore[misc, valid-type]
@@ -20,33 +18,16 @@ class _Loader(LOADER):  # type: ignore[misc, valid-type]
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
 
 
-@dataclass(frozen=True)
-class Entry:
-    """What dvc.lock has of one stage."""
-
-    cmd: str
-    deps: Mapping[str, str]
-    """Path → md5 of what it read."""
-    params: Mapping[str, Any]
-    """Section of params.yaml → what it was."""
-    outs: Mapping[str, str]
-    """Path → md5 of what it wrote."""
-
-
 @dataclass(frozen=True, eq=False)
 class Lock:
     """The stages of a dvc.lock, by name."""
 
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, Stage]
 
     @classmethod
     def of(cls, text: str) -> Self:
         """Read the text of a dvc.lock; no stages where it is none, or is DVC's no more, as after a merge conflict."""
-        try:
-            stages = yaml.load(text, Loader=_Loader)["stages"]  # a safe loader
-            return cls({name: _entry(stage) for name, stage in stages.items()})
-        except (yaml.YAMLError, KeyError, TypeError, AttributeError):
-            return cls({})
+        return cls(stages(text, _Loader))
 
     @cached_property
     def outs(self) -> dict[str, str]:
@@ -88,7 +69,7 @@ class Lock:
         for name in self.behind(stage):
             entry = self.entries[name]
             given = {path: md5 for path, md5 in entry.deps.items() if path in self.inputs}
-            behind[name] = [entry.cmd, given, {key: value for key, value in entry.params.items() if key != "seed"}]
+            behind[name] = [entry.command, given, {key: value for key, value in entry.params.items() if key != "seed"}]
         return hashlib.sha256(json.dumps(behind, sort_keys=True, default=str).encode()).hexdigest()
 
     def outdated(self, stage: str) -> bool:
@@ -99,14 +80,4 @@ class Lock:
     def _writers(self) -> dict[str, list[str]]:
         """Path that was read → the stages that wrote it, or a part of it, or the folder around it."""
         read = {path for entry in self.entries.values() for path in entry.deps}
-        return {path: [name for name, entry in self.entries.items() if any(_meet(path, out) for out in entry.outs)] for path in read}
-
-
-def _entry(stage: Mapping[str, Any]) -> Entry:
-    deps, outs = ({file["path"]: file.get("md5", "") for file in stage.get(kind, ())} for kind in ("deps", "outs"))
-    return Entry(stage["cmd"], deps, {key: value for values in stage.get("params", {}).values() for key, value in values.items()}, outs)
-
-
-def _meet(dep: str, out: str) -> bool:
-    """Whether reading the one is reading the other, or a part of it."""
-    return dep == out or dep.startswith(f"{out}/") or out.startswith(f"{dep}/")
+        return {path: [name for name, entry in self.entries.items() if any(overlap(path, out) for out in entry.outs)] for path in read}

@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
+from finetune.lineage import commits
+
 LOCK = "dvc.lock"
 FILE = {"blob", "tree"}
 MOST = 300  # commits of dvc.lock that are looked through for other seeds, the newest first
@@ -35,23 +37,21 @@ class Repository:
 
     def commit(self, name: str) -> str | None:
         """The commit that git takes a name for; None where it knows none."""
-        return self._git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").strip() or None
+        return commits.named(name, self.root)
 
     @cached_property
     def experiments(self) -> dict[str, list[str]]:
         """Name of an experiment → its commits, more than one where several baselines have one of that name, the newest first."""
         found: dict[str, list[str]] = {}
-        for line in self._git("for-each-ref", "--sort=-committerdate", "--format=%(objectname) %(refname)", "refs/exps").splitlines():
-            commit, _, reference = line.partition(" ")
-            parts = reference.split("/")
-            if len(parts) == 5 and len(parts[2] + parts[3]) == 40:  # refs/exps/aa/bb…/name; the others are DVC's own notes
-                found.setdefault(parts[4], []).append(commit)
+        for experiment in commits.experiments(self.root):
+            found.setdefault(experiment.name, []).append(experiment.commit)
         return found
 
     def with_results(self) -> list[str]:
         """Commits that hold another dvc.lock than the one before, of all branches, tags and experiments; at most MOST."""
-        logged = self._git("log", "--all", "--format=%H", f"--max-count={MOST}", "--", LOCK).split()
-        return list(dict.fromkeys([*(commit for commits in self.experiments.values() for commit in commits), *logged]))
+        command = ["git", "log", "--all", "--format=%H", f"--max-count={MOST}", "--", LOCK]
+        logged = subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=False).stdout.split()
+        return list(dict.fromkeys([*(commit for found in self.experiments.values() for commit in found), *logged]))
 
     def read(self, commit: str | None, path: str) -> bytes | None:
         """The bytes of a file in a commit, or of the working tree for None; None where there is no such file."""
@@ -80,6 +80,3 @@ class Repository:
         """Where DVC keeps its cache."""
         said, _ = self._asked.communicate()
         return Path(said.strip() or self.root / ".dvc" / "cache")
-
-    def _git(self, *words: str) -> str:
-        return subprocess.run(["git", *words], cwd=self.root, capture_output=True, text=True, check=False, errors="replace").stdout

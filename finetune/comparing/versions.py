@@ -14,7 +14,7 @@ from finetune.comparing.locks import Lock
 from finetune.comparing.repository import LOCK, Repository
 from finetune.comparing.tracked import Tracked, TrackedRun
 from finetune.errors import FinetuneError, SetupError
-from finetune.tracking.hashes import LOADER
+from finetune.locks import LOADER
 
 WORKSPACE = "workspace"
 CODE = ("finetune/", "stages/", "hydra_plugins/")

@@ -12,9 +12,9 @@ from finetune.lineage import commits
 from finetune.lineage.commits import Commit
 from finetune.lineage.records import COMMIT, OF_RUN, Records, Run, Version
 from finetune.lineage.subject import Subject
+from finetune.locks import overlap, stages
 from finetune.tracking import hashes
 
-LOCK = "dvc.lock"
 CODE = (".py", ".lock")  # of what stages read, these are told by the commit
 
 
@@ -81,7 +81,7 @@ def of(subject: Subject, asked: str, records: Records, root: Path) -> Ancestry:
     else:  # its own evidence, also where the version has that of another run
         tags = {**run.tags, **({"export.md5": version.tags["export.md5"]} if version else {})}
     sha, saved = tags.get("git.commit", tags.get(COMMIT)), tags.get("dvc.commit")
-    lock = records.artifact(run, LOCK) if run else None
+    lock = records.artifact(run, hashes.LOCK.name) if run else None
     same = records.tagged(OF_RUN, version.name) if version else []
     return Ancestry(
         asked=asked,
@@ -157,7 +157,9 @@ def _stages(lock: str, run: Run | None, tags: Mapping[str, str], records: Record
     own = {child.tags.get("stage", child.name): child for child in reversed(records.children(run.id))} if run else {}
     known = records.runs({*makers.values()})
     above = records.runs({maker.parent for maker in known.values() if maker.parent})
-    touched = {name: hashes.reads_and_writes(lock, name) for name in entries or own if name != "report"}
+    touched: dict[str, tuple[Mapping[str, str], Mapping[str, str]]]
+    touched = {name: (stage.deps, stage.outs) for name, stage in stages(lock).items()} or dict.fromkeys(own, ({}, {}))
+    touched.pop("report", None)
     found = []
     for name in _in_order(touched):
         maker = known.get(makers.get(name.replace("@", "."), "")) or own.get(name)
@@ -173,12 +175,8 @@ def _stages(lock: str, run: Run | None, tags: Mapping[str, str], records: Record
 
 def _in_order(touched: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]]) -> Iterator[str]:
     """Stages, each behind those whose outs it reads; dvc.lock has new ones at its end."""
-
-    def feeds(out: str, dep: str) -> bool:
-        return out == dep or out.startswith(f"{dep}/") or dep.startswith(f"{out}/")
-
     before = {
-        name: [other for other, (_, writes) in touched.items() if other != name and any(feeds(out, dep) for out in writes for dep in reads)]
+        name: [other for other, (_, outs) in touched.items() if other != name and any(overlap(out, dep) for out in outs for dep in reads)]
         for name, (reads, _) in touched.items()
     }
     return iter(TopologicalSorter(before).static_order())

@@ -12,21 +12,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from finetune import environment, instructions, paths, tracking
+from finetune import clone, environment, instructions, paths, tracking
+from finetune.clone import Clone
 from finetune.config.schema import Config
 from finetune.errors import ConfigError, SetupError
 from finetune.fingerprint import Fingerprint
 from finetune.lineage import cache
-from finetune.proving import causes, clone, files, inputs, losses, recorded, remaking, telling
+from finetune.locks import Stage
+from finetune.proving import causes, files, inputs, losses, recorded, remaking, telling
 from finetune.proving.certificate import Again, Certificate, Made, Origin
-from finetune.proving.clone import Clone
 from finetune.proving.losses import Losses
-from finetune.proving.recorded import Kept, Stage
+from finetune.proving.recorded import Kept
 from finetune.proving.remaking import Moment
 from finetune.proving.repository import Repository
 from finetune.proving.subject import Subject
 from finetune.proving.telling import Tell
 from finetune.tracking import hashes
+
+PLACE = Path(".cache") / "prove"
 
 
 def prove(
@@ -43,7 +46,10 @@ def prove(
     first = recorded.stages(subject.lock)
     names = _named(chosen, first)
     kept = Kept(repository.root, cache.folder(repository.root))
-    with clone.clean(repository.root, subject, offline) as made:
+    lock = {hashes.LOCK: subject.lock.encode(errors="surrogateescape")}
+    with clone.clean(repository.root, repository.root / PLACE, subject.commit, subject.patch, lock, offline) as made:
+        for name in subject.untracked:
+            made.bring(name, repository.root / name)
         brought = inputs.bring(made, repository, first, names, kept, offline)
         if old := inputs.stale(made, names if chosen else None):
             remedy = "run `dvc repro` (or `dvc exp run`), commit dvc.lock, and prove that"

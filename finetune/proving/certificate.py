@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from finetune.fingerprint import Fingerprint
+from finetune.locks import Stage
 from finetune.proving.difference import Difference
 from finetune.proving.losses import Losses
-from finetune.proving.recorded import Stage
 from finetune.proving.subject import Subject
 
 VERSION = 1  # of the form of the file

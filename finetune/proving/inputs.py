@@ -9,10 +9,11 @@ from typing import Any
 
 import yaml
 
+from finetune import locks
+from finetune.clone import Clone
 from finetune.errors import FinetuneError, SetupError
-from finetune.proving import recorded
-from finetune.proving.clone import Clone
-from finetune.proving.recorded import Kept, Stage
+from finetune.locks import Stage
+from finetune.proving.recorded import Kept
 from finetune.proving.repository import Repository
 from finetune.tracking import hashes
 
@@ -33,7 +34,7 @@ def bring(
         SetupError: something of it can't be had any more.
     """
     _tracked_by_dvc(made, repository, kept, offline)
-    brought = _ignored_by_git(made, repository, recorded.sources(stages))
+    brought = _ignored_by_git(made, repository, locks.sources(stages))
     brought |= _base_model(made, repository.root)
     _made_before(made, repository, stages, chosen, kept, offline)
     return brought
@@ -51,9 +52,7 @@ def stale(made: Clone, chosen: Sequence[str] | None) -> list[str]:
     if said.returncode:
         raise FinetuneError(f"DVC can't read the clone: {said.stderr.strip()}")
     status: dict[str, list[Any]] = json.loads(said.stdout or "{}")
-    made_by_stages = [
-        out for stage in recorded.stages((made.folder / hashes.LOCK).read_text(encoding="utf-8")).values() for out in stage.outs
-    ]
+    made_by_stages = [out for stage in locks.stages(hashes.read(made.folder / hashes.LOCK)).values() for out in stage.outs]
     lines = []
     for name, changes in status.items():
         for change in changes if chosen is None or name in chosen else []:
@@ -63,7 +62,7 @@ def stale(made: Clone, chosen: Sequence[str] | None) -> list[str]:
             for path, what in change.get("changed deps", {}).items():
                 if isinstance(what, dict):  # of params.yaml
                     lines += [f"{name}: {key} in params.yaml is {how}" for key, how in what.items()]
-                elif not any(recorded.overlap(path, out) for out in made_by_stages):
+                elif not any(locks.overlap(path, out) for out in made_by_stages):
                     lines.append(f"{name}: {path} is {what}")
     return lines
 
@@ -85,7 +84,7 @@ def _made_before(
     """The outs of stages that are not made again, where those that are read them."""
     read = {dep for name in chosen for dep in stages[name].deps}
     outs = {path: md5 for name, stage in stages.items() if name not in chosen for path, md5 in stage.outs.items()}
-    wanted = {path: md5 for path, md5 in outs.items() if any(recorded.overlap(path, dep) for dep in read)}
+    wanted = {path: md5 for path, md5 in outs.items() if any(locks.overlap(path, dep) for dep in read)}
     _bring_recorded(made, repository, wanted, kept, offline, "an earlier stage's out")
 
 

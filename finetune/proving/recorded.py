@@ -1,32 +1,19 @@
 """The first run, as dvc.lock records it: each stage's inputs and outs by hash, and where their bytes can still be had."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
+from finetune import locks
 from finetune.lineage import cache
+from finetune.locks import Stage, overlap
 from finetune.tracking import hashes
 
 FOLDER = ".dir"  # ends the hash of a folder, which is that of the list of its files
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A stage's entry in dvc.lock."""
-
-    name: str
-    command: str
-    deps: Mapping[str, str]
-    """Path → md5."""
-    params: Mapping[str, Any]
-    outs: Mapping[str, str]
-    """Path → md5, metrics among them."""
-
-
 def stages(lock: str) -> dict[str, Stage]:
     """The stages in the text of a dvc.lock, in its order, but each after those whose outs it reads; {} where there is none."""
-    found = {name: _stage(name, entry) for name, entry in hashes.stages(lock).items()}
+    found = locks.stages(lock)
     ordered: dict[str, Stage] = {}
 
     def put(stage: Stage) -> None:
@@ -39,18 +26,6 @@ def stages(lock: str) -> dict[str, Stage]:
         if stage.name not in ordered:
             put(stage)
     return ordered
-
-
-def sources(found: Mapping[str, Stage]) -> dict[str, str]:
-    """Path → md5 of what stages read and none of them makes: code, settings, raw data."""
-    made = [out for stage in found.values() for out in stage.outs]
-    return {path: md5 for stage in found.values() for path, md5 in stage.deps.items() if not any(overlap(path, out) for out in made)}
-
-
-def overlap(one: str, other: str) -> bool:
-    """Whether two paths are the same, or one lies in the other."""
-    first, second = PurePosixPath(one), PurePosixPath(other)
-    return first.is_relative_to(second) or second.is_relative_to(first)
 
 
 class Kept:
@@ -86,12 +61,6 @@ class Kept:
             return here
         stored = cache.kept(self._cache, md5)
         return stored if stored.is_file() and hashes.md5(stored) == md5 else None
-
-
-def _stage(name: str, entry: Mapping[str, Any]) -> Stage:
-    deps, outs = ({file["path"]: str(file.get("md5", "")) for file in entry.get(kind, ())} for kind in ("deps", "outs"))
-    params = {key: value for values in entry.get("params", {}).values() for key, value in values.items()}
-    return Stage(name, str(entry.get("cmd", "")), deps, params, outs)
 
 
 def _before(stage: Stage, found: Mapping[str, Stage]) -> list[Stage]:

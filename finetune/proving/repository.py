@@ -1,25 +1,14 @@
-"""What git knows: commits, experiments of DVC among them, and what of the folder is committed nowhere."""
+"""What git knows of the folder that is proved, and what of it is committed nowhere."""
 
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.errors import SetupError
+from finetune.lineage.commits import Experiment
 from finetune.reporting.provenance import DIFF
 
-EXPERIMENTS = "refs/exps"
-EXPERIMENT_PARTS = 5  # refs/exps/<2 digits of the baseline>/<the other 38>/<name>; DVC's own notes, refs/exps/exec/…, have fewer or more
 NO_COMMIT = "run `git init && git add -A && git commit -m 'as it is'` there, then make the outs (`dvc repro`), commit dvc.lock, and prove"
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A commit that DVC made of an experiment."""
-
-    name: str
-    commit: str
-    baseline: str
 
 
 class Repository:
@@ -48,13 +37,6 @@ class Repository:
         """The same as text."""
         return self.ask(*words).decode(errors="surrogateescape")
 
-    def commit(self, revision: str) -> str | None:
-        """The commit that a revision names; None: none."""
-        try:
-            return self.text("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}").strip() or None
-        except subprocess.CalledProcessError:
-            return None
-
     def file(self, commit: str, path: Path) -> str | None:
         """The text of a file in a commit; None: it has none."""
         try:
@@ -73,16 +55,6 @@ class Repository:
     def patch(self) -> bytes:
         """The difference of the tracked files from HEAD, in the form that `git apply` takes."""
         return self.ask(*DIFF)
-
-    def experiments(self) -> list[Experiment]:
-        """All of DVC's experiments, the newest first."""
-        listed = self.text("for-each-ref", "--sort=-committerdate", "--format=%(objectname) %(refname)", EXPERIMENTS)
-        found = [(commit, reference.split("/")) for commit, _, reference in (line.partition(" ") for line in listed.splitlines())]
-        return [
-            Experiment(parts[4], commit, parts[2] + parts[3])
-            for commit, parts in found
-            if len(parts) == EXPERIMENT_PARTS and len(parts[2] + parts[3]) == len(commit)
-        ]
 
     def holding(self, experiments: Sequence[Experiment], paths: Sequence[Path]) -> list[Experiment]:
         """Those of the experiments in which these files are as they lie here: by one call of git, however many there are."""

@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune import paths
+from finetune import locks, paths
 from finetune.errors import SetupError
-from finetune.proving import recorded
-from finetune.proving.repository import Experiment, Repository
+from finetune.lineage import commits
+from finetune.lineage.commits import Experiment
+from finetune.proving.repository import Repository
 from finetune.tracking.hashes import LOCK
 
 CODE = ("conf", "finetune", "hydra_plugins", "stages")  # a new file there can change a result, listed in dvc.yaml or not
@@ -85,8 +86,8 @@ def find(repository: Repository, revision: str | None = None, dirty: bool = Fals
 
 
 def _named(repository: Repository, revision: str) -> Subject:
-    commit = repository.commit(revision)
-    known = repository.experiments()
+    commit = commits.named(revision, repository.root)
+    known = commits.experiments(repository.root)
     found = [experiment for experiment in known if commit == experiment.commit or (commit is None and experiment.name == revision)]
     here = [experiment for experiment in found if experiment.baseline == repository.head]
     found = here or found
@@ -106,14 +107,14 @@ def _as_it_lies_here(repository: Repository) -> Experiment | None:
     """The newest experiment all of whose tracked files are as they are in the folder."""
     if not (repository.root / LOCK).is_file():
         return None
-    alike = repository.holding(repository.experiments(), [paths.PARAMS, LOCK])
+    alike = repository.holding(commits.experiments(repository.root), [paths.PARAMS, LOCK])
     return next((experiment for experiment in alike if not repository.changed(experiment.commit)), None)
 
 
 def _relevant(repository: Repository) -> list[str]:
     """New files in folders that stages read."""
     lock = (repository.root / LOCK).read_text(encoding="utf-8") if (repository.root / LOCK).is_file() else ""
-    read = {*map(Path, CODE), *map(Path, recorded.sources(recorded.stages(lock)))}
+    read = {*map(Path, CODE), *map(Path, locks.sources(locks.stages(lock)))}
     return [name for name in repository.untracked() if _inside(Path(name), read)]
 
 
@@ -126,7 +127,7 @@ def _lock_of(repository: Repository, commit: str) -> str:
 
 
 def _recorded(lock: str, where: str) -> str:
-    if not recorded.stages(lock):
+    if not locks.stages(lock):
         found = f"dvc.lock: found no stages in that of {where}, expected the hashes of what was made"
         raise SetupError("nothing was recorded that could be proved:", [found], "run `dvc repro`, commit dvc.lock, and prove that")
     return lock

@@ -1,8 +1,5 @@
 """A recorded run made again, in a clean clone of what it was made of, and compared with the hashes that were recorded of it."""
 
-import os
-import signal
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -10,17 +7,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finetune import instructions
+from finetune import clone, instructions, locks, paths
+from finetune.clone import Clone
 from finetune.errors import FinetuneError
 from finetune.fingerprint import Fingerprint
-from finetune.reproducing import source, workplace
+from finetune.reproducing import raw, source
 from finetune.reproducing.recorded import Recorded
 from finetune.tracking import hashes
 
 Tell = Callable[[str], None]
+PLACE = Path(".cache") / "reproduce"
 CHECKED = "report"  # target that needs every stage but check
 SHOWN = 10  # last lines of a pipeline that failed
-PATIENCE = 15.0  # seconds that an interrupted pipeline has to end by itself
 
 
 @dataclass(frozen=True)
@@ -75,14 +73,15 @@ def reproduce(recorded: Recorded, root: Path, tell: Tell, keep: bool = False) ->
         tell(f"another environment than recorded: {line}")
     taken = source.found(recorded, root)
     tell(f"taken from {taken.how}")
-    with workplace.clone(root, taken, keep) as folder:
-        brought = workplace.bring(folder, root, recorded.raw)
+    files = {} if taken.params is None else {paths.PARAMS: taken.params}
+    with clone.clean(root, root / PLACE, taken.commit, taken.patch, files, keep=keep) as made:
+        brought = raw.bring(made, root, recorded.raw)
         for line in brought:
             tell(line)
-        _run(folder, taken.whole, tell)
-        lock = hashes.read(folder / hashes.LOCK)
-        outs = compared(recorded.outs, {stage: hashes.reads_and_writes(lock, stage)[1] for stage in hashes.entries(lock)})
-    return Reproduction(recorded.name, recorded.run, taken.commit, taken.how, different, brought, outs, str(folder) if keep else None)
+        _run(made, taken.whole, tell)
+        lock = hashes.read(made.folder / hashes.LOCK)
+        outs = compared(recorded.outs, {name: stage.outs for name, stage in locks.stages(lock).items()})
+    return Reproduction(recorded.name, recorded.run, taken.commit, taken.how, different, brought, outs, str(made.folder) if keep else None)
 
 
 def sentences(made: Reproduction) -> list[str]:
@@ -120,39 +119,15 @@ def compared(recorded: Mapping[str, Mapping[str, str]], again: Mapping[str, Mapp
     ]
 
 
-def _run(folder: Path, whole: bool, tell: Tell) -> None:
-    """Run the pipeline with nothing cached; Ctrl-C ends it in order."""
-    command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache", *([] if whole else [CHECKED])]
+def _run(made: Clone, whole: bool, tell: Tell) -> None:
+    """Run the pipeline with nothing cached."""
     last: deque[str] = deque(maxlen=SHOWN)
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=workplace.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the others in order
-    ) as process:
-        try:
-            assert process.stdout is not None
-            for line in filter(str.strip, process.stdout):
-                last.append(line.rstrip())
-                tell(line.rstrip())
-        except BaseException:
-            _end(process)
-            raise
-    if process.returncode:
+
+    def hear(line: str) -> None:
+        if line.strip():
+            last.append(line.rstrip())
+            tell(line.rstrip())
+
+    command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache", *([] if whole else [CHECKED])]
+    if made.follow(command, hear):
         raise FinetuneError("\n".join(["the pipeline failed in the clone; its last lines:", *(f"  {line}" for line in last)]))
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """End dvc and its stage, which dvc would not do at SIGINT: asked first, so that a stage can clean up, then forced."""
-    for sent in (signal.SIGINT, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, sent)
-            process.wait(PATIENCE)
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue

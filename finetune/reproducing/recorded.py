@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from finetune import paths
+from finetune import locks, paths
 from finetune.errors import SetupError
 from finetune.fingerprint import Fingerprint
 from finetune.lineage import ancestry
@@ -51,15 +51,15 @@ class Recorded:
         return (yaml.safe_load(self.params) or {}).get(name) if self.params else None
 
     @property
-    def outs(self) -> dict[str, dict[str, str]]:
+    def outs(self) -> dict[str, Mapping[str, str]]:
         """Stage → path → md5 of what it wrote."""
-        return {stage: hashes.reads_and_writes(self.lock, stage)[1] for stage in hashes.entries(self.lock) if stage != "report"}
+        return {name: stage.outs for name, stage in locks.stages(self.lock).items() if name != "report"}
 
     @property
     def code(self) -> dict[str, str]:
         """Path → md5 of every module that a stage but report imports."""
-        read = [hashes.reads_and_writes(self.lock, stage)[0] for stage in hashes.entries(self.lock) if stage != "report"]
-        return {path: md5 for reads in read for path, md5 in reads.items() if path.endswith(".py")}
+        read = [stage.deps for name, stage in locks.stages(self.lock).items() if name != "report"]
+        return {path: md5 for deps in read for path, md5 in deps.items() if path.endswith(".py")}
 
 
 def recorded(subject: Version | Run, records: Records) -> Recorded:

@@ -4,45 +4,33 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-import yaml
+from finetune import locks
 
 LOCK = Path("dvc.lock")
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster where libyaml is there
 
 
 def entries(lock: str) -> dict[str, str]:
     """sha256 of each stage's entry in the text of a dvc.lock: equal entries had the same command, inputs, settings and outputs."""
-    return {name: hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest() for name, entry in _stages(lock).items()}
+    return {name: hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest() for name, entry in locks.entries(lock).items()}
 
 
 def known(lock: str) -> dict[str, str]:
     """Path → md5 of everything that stages read and wrote, as in the text of a dvc.lock."""
-    stages = _stages(lock).values()
-    return {file["path"]: file["md5"] for kind in ("deps", "outs") for entry in stages for file in entry.get(kind, ()) if "md5" in file}
+    stages = locks.stages(lock).values()
+    files = [*(stage.deps for stage in stages), *(stage.outs for stage in stages)]
+    return {path: md5 for some in files for path, md5 in some.items() if md5}
 
 
 def outs(lock: str) -> dict[str, str]:
     """Path → md5 of what the stages but report wrote; report, which asks, has not ended."""
-    stages = [entry for name, entry in _stages(lock).items() if name != "report"]
-    return {file["path"]: file["md5"] for entry in stages for file in entry.get("outs", ()) if "md5" in file}
-
-
-def reads_and_writes(lock: str, stage: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Path → md5 of what a stage read, and of what it wrote."""
-    entry = _stages(lock).get(stage, {})
-    reads, writes = ({file["path"]: file["md5"] for file in entry.get(kind, ()) if "md5" in file} for kind in ("deps", "outs"))
-    return reads, writes
+    return {path: md5 for name, stage in locks.stages(lock).items() if name != "report" for path, md5 in stage.outs.items() if md5}
 
 
 def inputs(lock: str) -> list[str]:
     """Paths that stages read and none wrote."""
-    stages = _stages(lock).values()
-    deps, made = ({file["path"] for entry in stages for file in entry.get(kind, ())} for kind in ("deps", "outs"))
-    return sorted(dep for dep in deps if not any(dep == out or dep.startswith(f"{out}/") or out.startswith(f"{dep}/") for out in made))
+    return sorted(locks.sources(locks.stages(lock)))
 
 
 def read(lock: Path = LOCK) -> str:
@@ -81,16 +69,3 @@ def md5(file: Path) -> str:
     """DVC's md5 of a file, computed."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-@lru_cache(maxsize=8)
-def _stages(lock: str) -> dict[str, dict[str, Any]]:
-    try:
-        return dict(yaml.load(lock, Loader=LOADER)["stages"])  # both loaders are safe ones
-    except (yaml.YAMLError, KeyError, TypeError):  # none, or not DVC's any more, as after a merge conflict: DVC itself will say so
-        return {}
-
-
-def stages(lock: str) -> dict[str, dict[str, Any]]:
-    """Stage → its entry in the text of a dvc.lock; {} where there is none."""
-    return dict(_stages(lock))

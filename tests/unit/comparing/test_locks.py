@@ -66,11 +66,6 @@ def test_reading_a_part_of_an_out_or_the_folder_around_it_is_reading_it() -> Non
     assert set(found.inputs) == {"raw"}
 
 
-@pytest.mark.parametrize("text", ["", "<<<<<<< ours\nstages:\n=======\n>>>>>>> theirs\n", "stages: []", "- 1", "stages: {train: 3}"])
-def test_what_is_no_lock_has_no_stages(text: str) -> None:
-    assert Lock.of(text).entries == {}
-
-
 def test_small_numbers_are_numbers_and_hashes_that_look_like_them_are_not() -> None:
     """DVC writes YAML 1.2, where 2e-05 is a number; a hash may begin like one."""
     text = "stages: {train: {cmd: x, params: {params.yaml: {rate: 2e-05}}, outs: [{path: m, md5: 5e6cf8a5674c5e46297fbaa6619bb980}]}}"

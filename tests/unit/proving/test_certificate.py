@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from markdown_it import MarkdownIt
 
+from finetune.lineage.commits import Experiment
 from finetune.proving import page, telling
 from finetune.proving.certificate import Certificate, Origin
 from finetune.proving.losses import Losses
-from finetune.proving.repository import Experiment
 from finetune.proving.subject import Subject
 from tests.unit.proving.conftest import COMMIT, LOCKED, MACHINE
 

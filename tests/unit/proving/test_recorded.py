@@ -48,15 +48,6 @@ def test_stages_come_after_those_whose_outs_they_read() -> None:
     assert found["train"].outs == {"models/train": "22.dir", "reports/train.json": "23"}
 
 
-def test_a_lock_that_is_none_has_no_stages() -> None:
-    assert recorded.stages("") == {}
-    assert recorded.stages("<<<<<<< HEAD\nstages: {}\n") == {}
-
-
-def test_sources_are_what_no_stage_makes() -> None:
-    assert recorded.sources(recorded.stages(LOCKED)) == {"data/raw": "11", "stages/train.py": "02", "stages/dpo.py": "01"}
-
-
 def test_bytes_that_lie_in_the_folder_are_taken_from_there(out: Path, tmp_path: Path) -> None:
     files = Kept(tmp_path / "root", tmp_path / "cache").files("models/train", hashes.digest(out))
     assert files == {"a.txt": out / "a.txt", "b/c.txt": out / "b/c.txt"}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import SetupError
+from finetune.lineage import commits
 from finetune.proving.repository import Repository
 from finetune.proving.subject import find
 from tests.unit.proving.conftest import LOCKED, Git
@@ -149,7 +150,7 @@ def test_dvcs_own_notes_are_no_experiments(git: Git, project: Repository) -> Non
     git("update-ref", "refs/exps/exec/EXEC_HEAD", "HEAD")
     git("update-ref", "refs/exps/stash", "HEAD")
     git("update-ref", "refs/exps/celery/stash", "HEAD")
-    assert project.experiments() == []
+    assert commits.experiments(project.root) == []
     (project.root / "params.yaml").write_text("seed: 5\n")
     with pytest.raises(SetupError, match=r"params\.yaml: differs from the commit"):
         find(project)

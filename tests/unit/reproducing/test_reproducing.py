@@ -14,9 +14,10 @@ import psutil
 import pytest
 
 from finetune import reproducing
+from finetune.clone import sweep
 from finetune.errors import FinetuneError, SetupError
 from finetune.fingerprint import Fingerprint
-from finetune.reproducing import source, workplace
+from finetune.reproducing import source
 from finetune.reproducing.recorded import Recorded
 from finetune.tracking import hashes
 
@@ -122,6 +123,11 @@ def made(recorded: Recorded, keep: bool = False) -> tuple[reproducing.Reproducti
     return found, "\n".join(told)
 
 
+def clones(root: Path) -> list[Path]:
+    """Those that lie there still."""
+    return [path for path in (root / reproducing.PLACE).iterdir() if path.is_dir()]
+
+
 def test_a_clean_run_comes_out_the_same_and_leaves_nothing(pipeline: Path) -> None:
     before = git("status", "--porcelain")
     found, told = made(run(dirty=False, patch=None))
@@ -129,7 +135,7 @@ def test_a_clean_run_comes_out_the_same_and_leaves_nothing(pipeline: Path) -> No
     assert [(out.stage, out.path) for out in found.outs] == [("train", "models/train")]
     assert "from which nothing differed" in told
     assert "Running stage 'train'" in told, "no cache is believed"
-    assert list((pipeline / workplace.PLACE).iterdir()) == []
+    assert clones(pipeline) == []
     assert git("status", "--porcelain") == before
     assert reproducing.sentences(found) == ["first came out the same: 1 outs have the recorded bytes"]
 
@@ -261,12 +267,10 @@ def test_a_clone_that_is_kept_has_what_was_made_and_no_later_run_removes_it(pipe
     assert found.folder is not None
     assert (Path(found.folder) / "models/train/weights").read_text() == "8records"
     assert found.folder in reproducing.sentences(found)[-1]
-    killed = pipeline / workplace.PLACE / "999999999"
-    killed.mkdir()
     kept = Path(found.folder).parent
-    kept.rename(kept.with_name("999999998"))
-    workplace._sweep(pipeline / workplace.PLACE)
-    assert [work.name for work in (pipeline / workplace.PLACE).iterdir()] == ["999999998"]
+    kept.with_name("killed").mkdir()
+    sweep(pipeline / reproducing.PLACE)
+    assert clones(pipeline) == [kept]
 
 
 def test_interrupted_it_leaves_neither_clone_nor_process(pipeline: Path) -> None:
@@ -278,9 +282,9 @@ def test_interrupted_it_leaves_neither_clone_nor_process(pipeline: Path) -> None
 
     with pytest.raises(KeyboardInterrupt):
         reproducing.reproduce(run(), pipeline, interrupt)
-    assert list((pipeline / workplace.PLACE).iterdir()) == []
+    assert clones(pipeline) == []
     folders = [process.info["cwd"] for process in psutil.process_iter(["cwd"])]  # None: another user's, or gone
-    assert [folder for folder in folders if folder and Path(folder).is_relative_to(pipeline / workplace.PLACE)] == []
+    assert [folder for folder in folders if folder and Path(folder).is_relative_to(pipeline / reproducing.PLACE)] == []
 
 
 def test_a_stage_that_fails_is_told_with_its_last_lines(pipeline: Path) -> None:
@@ -288,4 +292,4 @@ def test_a_stage_that_fails_is_told_with_its_last_lines(pipeline: Path) -> None:
     Path("train.py").write_text("raise SystemExit('no memory')")
     with pytest.raises(FinetuneError, match=r"the pipeline failed in the clone; its last lines:(.|\n)*no memory"):
         made(run())
-    assert list((pipeline / workplace.PLACE).iterdir()) == []
+    assert clones(pipeline) == []

@@ -1,16 +1,17 @@
 """A clean clone to make things again in: the commit's files, no results, no cache, none of this user's settings of DVC.
 
-It lies in .cache/prove of the repository, on the same disk, and is removed at the end; what a killed proof left is removed at the next
-start. A lock, which the processes that work in it inherit, tells the two apart.
+It lies in .cache of the repository, on the same disk, and is removed at the end; what a killed process left is removed at the next start.
+A lock, which the processes that work in it inherit, tells the two apart.
 """
 
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +21,17 @@ import yaml
 from filelock import FileLock
 
 from finetune import paths
-from finetune.errors import FinetuneError, SetupError
-from finetune.proving.subject import Subject
-from finetune.tracking.hashes import LOCK
+from finetune.errors import SetupError
 
-PLACE = Path(".cache") / "prove"
 HELD = "held"  # file beside a clone, locked as long as somebody works in it
+KEPT = ".kept"  # file beside a clone that was to be kept
+PATIENCE = 15.0  # seconds that an interrupted stage has to end by itself
 # Of the surrounding process: another run's names, and what would make two runs alike that are not.
 DROPPED = ("DVC_", "GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "HYDRA_", "MLFLOW_", "PYTHONHASHSEED", "RANK", "WORLD_SIZE", "LOCAL_RANK")
 # no hooks; and a commit that no branch leads to can be fetched by its name, which only the second protocol allows
 GIT = ("core.hooksPath=/dev/null", "advice.detachedHead=false", "protocol.version=2", "protocol.file.allow=always")
+# wins over a cache that .dvc/config names, which may be shared and full of the results of before
+SETTINGS = "[cache]\n    dir = cache\n    type = hardlink,copy\n[core]\n    autostage = false\n"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
@@ -48,9 +50,33 @@ class Clone:
             words, cwd=self.folder, env=dict(self.environment), capture_output=True, text=True, errors="replace", check=False
         )
 
+    def follow(self, command: Sequence[str], hear: Callable[[str], None]) -> int:
+        """Run a long command, have `hear` get each line that it prints, and return its exit status; Ctrl-C ends it in order."""
+        with subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=dict(self.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the others in order
+            pass_fds=(self.held,),
+        ) as process:
+            try:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    hear(line)
+                return process.wait()
+            except BaseException:
+                _end(process)
+                raise
+
     def bring(self, path: str, source: Path) -> None:
         """Copy a file to its place in the clone."""
         (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / path).unlink(missing_ok=True)  # it may be a link
         shutil.copyfile(source, self.folder / path)
 
     def params(self) -> dict[str, Any]:
@@ -59,18 +85,29 @@ class Clone:
         return dict(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
     def git(self, *words: str, given: bytes | None = None) -> bytes:
-        """Run git in the clone, without any hooks. Raises FinetuneError with what it said."""
+        """Run git in the clone, without any hooks. Raises SetupError with what it said."""
         command = ["git", *(word for setting in GIT for word in ("-c", setting)), *words]
         done = subprocess.run(command, cwd=self.folder, env=dict(self.environment), input=given, capture_output=True, check=False)
         if done.returncode:
-            raise FinetuneError(f"the clone can't be made: git {words[0]} said: {done.stderr.decode(errors='replace').strip()}")
+            said = done.stderr.decode(errors="replace").strip().splitlines()
+            raise SetupError(f"the clone can't be made: git {words[0]} failed:", said, "mend what it says, and run the same command again")
         return done.stdout
 
 
 @contextmanager
-def clean(root: Path, subject: Subject, offline: bool = False) -> Iterator[Clone]:
-    """Yield a clone of the subject, removed at the end; where tracking is off, so that MLflow does not hear of it as of another run."""
-    place = root / PLACE
+def clean(
+    root: Path, place: Path, commit: str, patch: bytes | None, files: Mapping[Path, bytes], offline: bool = False, keep: bool = False
+) -> Iterator[Clone]:
+    """Yield a clone of a commit, in `place`, which is removed at the end unless it is to be kept.
+
+    Tracking is off in it, so that MLflow does not hear of it as of another run.
+
+    patch: uncommitted changes, put on top.
+    files: path → content, put in place of the commit's.
+
+    Raises:
+        SetupError: git can't check it out, or the patch doesn't fit.
+    """
     place.mkdir(parents=True, exist_ok=True)
     with FileLock(place / "lock"):  # else another start could remove the folder before it is held
         sweep(place)
@@ -78,18 +115,21 @@ def clean(root: Path, subject: Subject, offline: bool = False) -> Iterator[Clone
         held = os.open(work / HELD, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(held, fcntl.LOCK_EX)
     try:
-        made = Clone(work / root.name, _environment(root, work, offline), held)
-        _check_out(made, root, subject)
+        made = Clone(work / root.resolve().name, _environment(root, work, offline), held)
+        _check_out(made, root, commit, patch, files)
         yield made
     finally:
         os.close(held)
-        shutil.rmtree(work, ignore_errors=True)
+        if keep and made.folder.is_dir():
+            (work / KEPT).touch()
+        else:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def sweep(place: Path) -> None:
-    """Remove the clones of proofs that were killed."""
+    """Remove the clones of processes that were killed."""
     for work in place.iterdir():
-        if not work.is_dir():
+        if not work.is_dir() or (work / KEPT).exists():
             continue
         try:
             opened = os.open(work / HELD, os.O_RDWR)
@@ -123,24 +163,37 @@ def _environment(root: Path, work: Path, offline: bool) -> dict[str, str]:
     return kept | own | (OFFLINE if offline else {})
 
 
-def _check_out(made: Clone, root: Path, subject: Subject) -> None:
+def _check_out(made: Clone, root: Path, commit: str, patch: bytes | None, files: Mapping[Path, bytes]) -> None:
     """Fetch the one commit, which may be one that no branch leads to, and put in what does not come from it."""
     made.folder.mkdir()
     made.git("init", "--quiet")
-    made.git("fetch", "--quiet", "--no-tags", "--depth", "1", root.resolve().as_uri(), subject.commit)
+    made.git("fetch", "--quiet", "--no-tags", "--depth", "1", root.resolve().as_uri(), commit)
     made.git("checkout", "--quiet", "--detach", "FETCH_HEAD")
-    if subject.patch:
-        made.git("apply", "--whitespace=nowarn", "-", given=subject.patch)
-    for name in subject.untracked:
-        made.bring(name, root / name)
-    (made.folder / LOCK).write_text(subject.lock, encoding="utf-8", errors="surrogateescape", newline="")
+    if patch:
+        made.git("apply", "--whitespace=nowarn", "-", given=patch)
+    for name, content in files.items():
+        (made.folder / name).write_bytes(content)
     if (root / ".venv").is_dir():  # stages run with the environment of their repository or, where it has none, with any
         (made.folder / ".venv").symlink_to((root / ".venv").resolve())
-    # wins over a cache that .dvc/config names, which may be shared and full of the results of before
-    (made.folder / ".dvc" / "config.local").write_text("[cache]\n    dir = cache\n[core]\n    autostage = false\n", encoding="utf-8")
+    (made.folder / ".dvc" / "config.local").write_text(SETTINGS, encoding="utf-8")
     values = made.params()
     if not values:
-        raise SetupError("the commit can't be made again:", [f"{subject.commit[:12]}: found no params.yaml in it"], "prove another commit")
+        raise SetupError("the commit can't be made again:", [f"{commit[:12]}: found no params.yaml in it"], "take another commit")
     if "tracking" in values:  # in the settings of no stage, so that no hash changes
         values["tracking"] = {**values["tracking"], "enabled": False}
         (made.folder / paths.PARAMS).write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End dvc and its stage, which dvc would not do at SIGINT: asked first, so that a stage can clean up, then forced."""
+    for sent in (signal.SIGINT, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sent)
+        except ProcessLookupError:
+            return
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            continue
+        except KeyboardInterrupt:  # asked again: no more patience
+            continue

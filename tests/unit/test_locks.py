@@ -1,0 +1,15 @@
+"""What stages ran, read and wrote, from the text of a dvc.lock."""
+
+import pytest
+
+from finetune import locks
+from tests.unit.proving.conftest import LOCKED
+
+
+def test_sources_are_what_no_stage_makes() -> None:
+    assert locks.sources(locks.stages(LOCKED)) == {"data/raw": "11", "stages/train.py": "02", "stages/dpo.py": "01"}
+
+
+@pytest.mark.parametrize("text", ["", "<<<<<<< ours\nstages:\n=======\n>>>>>>> theirs\n", "stages: []", "- 1", "stages: {train: 3}"])
+def test_what_is_no_lock_has_no_stages(text: str) -> None:
+    assert locks.stages(text) == {}
