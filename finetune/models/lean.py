@@ -7,14 +7,21 @@ Import this before them: `from finetune.models import lean  # isort: skip`. If o
   machine: bitsandbytes falls back silently where there is no C compiler, and compiled sums differ in the last bits.
 """
 
-import functools
 import importlib.metadata
 import logging
 from collections.abc import Callable
 from typing import Any
 
-# asked by transformers, and by trl again: it reads the files of every installed package, 0.3 s
-importlib.metadata.packages_distributions = functools.cache(importlib.metadata.packages_distributions)
+from finetune import environment
+
+
+def _by_name() -> dict[str, list[str]]:
+    """Module → the packages that have it, told by their names: Python reads the files of all 200 of them, 0.3 s, and trl asks again."""
+    named = {package.replace("-", "_"): [package] for package in environment.installed()}
+    return named | {"PIL": ["pillow"]}
+
+
+importlib.metadata.packages_distributions = _by_name
 
 import torch  # noqa: E402
 import transformers.utils  # noqa: E402
