@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from finetune.errors import SetupError
-from finetune.lineage.records import BRIEF, PARENT, Run, Version, carriers, local
+from finetune.lineage.records import BRIEF, DATA, EXPORT, OF_VERSION, PARENT, Run, Version, carriers, local
 
 PATIENCE = 10.0  # seconds that a writer may hold the database
 SLICE = 500  # parameters of a query; old builds of sqlite take 999
@@ -22,6 +22,14 @@ NEEDED = {
     "model_version_tags": ("key", "value", "name", "version"),
     "registered_model_aliases": ("alias", "name", "version"),
 }
+VERSIONS = f"""
+with known as (
+    select distinct name, version from model_version_tags where key = '{EXPORT}' and value = ? or key glob '{DATA}*' and instr(value, ?)
+)
+select name, version, creation_time, key, coalesce(value, '') from known
+join model_versions using (name, version) join model_version_tags using (name, version)
+where current_stage != ? and (key in {OF_VERSION} or key glob '{DATA}*')
+"""
 DELETED = "Deleted_Internal"  # stage of a version that was deleted
 
 
@@ -90,6 +98,16 @@ class Database:
             return None
         tags = self._rows("select key, coalesce(value, '') from model_version_tags where name = ? and version = ?", [model, number])
         return Version(model, number, found[0][0], dict(tags), carriers(self.aliases(model), number))
+
+    def versions(self, digest: str) -> list[Version]:
+        tags: dict[tuple[int, int, str], dict[str, str]] = defaultdict(dict)
+        for model, number, created, key, value in self._rows(VERSIONS, [digest, f'"{digest}"', DELETED]):
+            tags[created, number, model][key] = value
+        aliases = {model: self.aliases(model) for model in {model for _, _, model in tags}}
+        return [
+            Version(model, number, created, tags[created, number, model], carriers(aliases[model], number))
+            for created, number, model in sorted(tags, reverse=True)
+        ]
 
     def artifact(self, run: Run, path: str) -> bytes | None:
         folder = local(run.artifacts)

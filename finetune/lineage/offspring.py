@@ -1,4 +1,7 @@
-"""Who ate a raw file, or is made of an intermediate one: every run that knows these bytes, and the model versions they came to."""
+"""Who ate a raw file, or is made of an intermediate one: every run that knows these bytes, and the model versions they came to.
+
+A version remembers what it ate by its own tags, so it is found where its runs were deleted from MLflow, too.
+"""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,7 +22,9 @@ class Model:
     """Names of the runs that came to it, newest first."""
     commit: str | None
     started: int
-    """Of the newest of these runs, in milliseconds since 1970."""
+    """Of the newest of these runs, in milliseconds since 1970; where they were deleted, when the version was registered."""
+    deleted: bool
+    """Whether these runs were deleted from MLflow, so that the version alone tells of them."""
 
 
 @dataclass(frozen=True)
@@ -52,5 +57,10 @@ def of(subject: Bytes, records: Records) -> Offspring:
     for name, made in makers.items():
         model, _, number = name.rpartition("/")
         carried = carriers(aliases[model], int(number))
-        found.append(Model(name, carried, [run.name for run in made], made[0].tags.get(COMMIT), made[0].started))
+        found.append(Model(name, carried, [run.name for run in made], made[0].tags.get(COMMIT), made[0].started, False))
+    for version in subject.versions:
+        if version.name not in makers:
+            by = [version.tags["run.name"]] if "run.name" in version.tags else []
+            found.append(Model(version.name, version.aliases, by, version.tags.get("git.commit"), version.created, True))
+    found.sort(key=lambda model: model.started, reverse=True)
     return Offspring(subject.name, subject.known_as, subject.read, found, [run.name for run, name in runs if not name])

@@ -14,6 +14,8 @@ PARENT = "mlflow.parentRunId"
 COMMIT = "mlflow.source.git.commit"
 OF_RUN = "model.version"  # as finetune.tracking.registry writes it
 BRIEF = (PARENT, COMMIT, OF_RUN, "stage", "environment")  # tags of runs that are only listed
+EXPORT, DATA = "export.md5", "data."  # tags of versions: the bytes of one, and the beginning of those that say what it ate
+OF_VERSION = (EXPORT, "git.commit", "run", "run.name")  # tags of versions that are only listed, beside those of DATA
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ def carriers(aliases: Mapping[str, int], number: int) -> tuple[str, ...]:
     return tuple(alias for alias, of in aliases.items() if of == number)
 
 
+def eaten(tags: Mapping[str, str], digest: str) -> str | None:
+    """What a version calls the file of its data that has this hash; None where none has."""
+    return next((key.removeprefix(DATA) for key, text in tags.items() if key.startswith(DATA) and f'"{digest}"' in text), None)
+
+
 class Records(Protocol):
     """MLflow, read only. Lists are newest first; deleted runs are in none."""
 
@@ -86,6 +93,9 @@ class Records(Protocol):
 
     def version(self, model: str, number: int) -> Version | None:
         """A version; None where there is none of that number."""
+
+    def versions(self, digest: str) -> list[Version]:
+        """Versions whose export, or a file of whose data, has this hash. Of their tags they have those of DATA and OF_VERSION."""
 
     def artifact(self, run: Run, path: str) -> bytes | None:
         """Content of an artifact; None where there is none."""

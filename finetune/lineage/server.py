@@ -1,7 +1,7 @@
 """MLflow through its client: for a server, and for any database that is not sqlite's."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,11 +10,12 @@ from typing import TypeVar
 
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run as Entity
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
-from finetune.lineage.records import BRIEF, PARENT, Run, Version, carriers, local
+from finetune.lineage.records import BRIEF, DATA, EXPORT, OF_VERSION, PARENT, Run, Version, carriers, eaten, local
 
 PAGE = 1000  # runs a call
 MISSING = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}  # the latter of names that none can have
@@ -55,14 +56,7 @@ class Server:
         return sorted(model.name for model in self._client.search_registered_models(max_results=PAGE))
 
     def numbers(self, model: str) -> list[int]:
-        found: list[int] = []
-        token = None
-        while True:
-            page = self._client.search_model_versions(f"name = {_quoted(model)}", max_results=PAGE, page_token=token)
-            found += [int(each.version) for each in page]
-            token = page.token
-            if not token:
-                return sorted(found, reverse=True)
+        return sorted((int(each.version) for each in self._versions(f"name = {_quoted(model)}")), reverse=True)
 
     def aliases(self, model: str) -> dict[str, int]:
         registered = _unless_missing(lambda: self._client.get_registered_model(model))
@@ -74,11 +68,30 @@ class Server:
             return None
         return Version(model, number, found.creation_timestamp, dict(found.tags), carriers(self.aliases(model), number))
 
+    def versions(self, digest: str) -> list[Version]:
+        known = [each for each in self._versions() if each.tags.get(EXPORT) == digest or eaten(each.tags, digest) is not None]
+        aliases = {model: self.aliases(model) for model in {each.name for each in known}}
+        found = []
+        for each in known:
+            tags = {key: value for key, value in each.tags.items() if key in OF_VERSION or key.startswith(DATA)}
+            number = int(each.version)
+            found.append(Version(each.name, number, each.creation_timestamp, tags, carriers(aliases[each.name], number)))
+        return sorted(found, key=lambda version: (version.created, version.number, version.model), reverse=True)
+
     def artifact(self, run: Run, path: str) -> bytes | None:
         folder = local(run.artifacts)
         if folder is not None:
             return (folder / path).read_bytes() if (folder / path).is_file() else None
         return downloaded(f"{run.artifacts}/{path}", self._uri)
+
+    def _versions(self, condition: str | None = None) -> Iterator[ModelVersion]:
+        token = None
+        while True:
+            page = self._client.search_model_versions(condition, max_results=PAGE, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
 
     def _search(self, condition: str) -> list[Run]:
         experiments = [experiment.experiment_id for experiment in self._client.search_experiments(max_results=PAGE)]

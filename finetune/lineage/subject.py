@@ -9,7 +9,7 @@ from pathlib import Path
 
 from finetune.errors import SetupError
 from finetune.lineage import cache
-from finetune.lineage.records import Records, Run, Version
+from finetune.lineage.records import Records, Run, Version, eaten
 from finetune.tracking import hashes
 
 DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?|[0-9a-f]{64}")
@@ -23,11 +23,13 @@ class Bytes:
 
     name: str
     runs: Sequence[Run]
-    """Runs of pipelines, newest first."""
+    """Runs of pipelines, newest first; none where all were deleted from MLflow and versions alone remember what was read."""
+    versions: Sequence[Version]
+    """Model versions that remember having read these bytes, or are them, whatever became of their runs; newest first."""
     known_as: str
-    """What these runs call it: data/raw/records.jsonl, models/train, package:…"""
+    """What the newest of them calls it: data/raw/records.jsonl, models/train, package:…"""
     read: bool
-    """Whether they read it from outside; else they made it."""
+    """Whether that read it from outside; else it made it."""
 
 
 Subject = Version | Run | Bytes
@@ -77,7 +79,7 @@ def _run(words: str, records: Records) -> Run | None:
     return found
 
 
-def _file(words: str, root: Path, records: Records) -> Bytes:
+def _file(words: str, root: Path, records: Records) -> Bytes | Version:
     """Who knows the bytes of a file or folder: by its own hash, else as a part of a folder that a stage wrote."""
     path = root / words
     name = path.relative_to(root).as_posix() if path.is_relative_to(root) else words
@@ -93,7 +95,7 @@ def _file(words: str, root: Path, records: Records) -> Bytes:
     if found is not None:
         return found
     others = records.tagged(f"data.{name}")
-    told = f"found no run that read or made the bytes of {name}"
+    told = f"found no run or model version that read or made the bytes of {name}"
     if others:
         newest = f"{others[0].name} ({others[0].id})"
         told += f"; {len(others)} read other bytes from a file of that name, the newest of them {newest}"
@@ -102,13 +104,18 @@ def _file(words: str, root: Path, records: Records) -> Bytes:
     )
 
 
-def _known(name: str, digests: Sequence[str], records: Records) -> Bytes | None:
+def _known(name: str, digests: Sequence[str], records: Records) -> Bytes | Version | None:
+    """Who knows the first of these hashes that anybody knows; the version itself, where it has these bytes and its runs were deleted."""
     for digest in digests:
         key = f"{'sha256' if len(digest) == 64 else 'md5'}.{digest}"
-        if runs := records.tagged(key):
+        runs, versions = records.tagged(key), records.versions(digest)
+        if runs:
             known_as = runs[0].tags[key]
             whole = records.runs([runs[0].id])[runs[0].id]
-            return Bytes(name, runs, known_as, f"data.{known_as}" in whole.tags)
+            return Bytes(name, runs, versions, known_as, f"data.{known_as}" in whole.tags)
+        if versions:
+            source = eaten(versions[0].tags, digest)
+            return Bytes(name, [], versions, source, True) if source else records.version(versions[0].model, versions[0].number)
     return None
 
 

@@ -47,8 +47,9 @@ def offspring(found: Offspring) -> Tree:
     tree = Tree(f"[b]{escape(found.name)}[/b]{also}: {did} {_count(len(found.models), 'model version')}", guide_style="dim")
     for model in found.models[:LISTED]:
         runs = ", ".join(model.runs[:3]) + (f" and {len(model.runs) - 3} more" if len(model.runs) > 3 else "")
+        gone = " [yellow](deleted from MLflow)[/yellow]" * model.deleted
         name = f"[b]{escape(model.version)}[/b]{_aliases(model.aliases)}"
-        tree.add(f"{name}  {_time(model.started)}  run {escape(runs)}  commit {_short(model.commit)}")
+        tree.add(f"{name}  {_time(model.started)}  run {escape(runs)}{gone}  commit {_short(model.commit)}")
     if len(found.models) > LISTED:
         tree.add(f"… and {len(found.models) - LISTED} older ones (--json lists them)")
     if found.without_model:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from finetune import locks
 
@@ -55,9 +55,10 @@ def folder(path: Path, ignored: Callable[[tuple[str, ...]], bool] = lambda _: Fa
 
 
 def listing(path: Path, ignored: Callable[[tuple[str, ...]], bool] = lambda _: False) -> list[dict[str, str]]:
-    """The files of a folder as DVC lists them: `md5` and `relpath` of each, sorted."""
-    files = sorted((file.relative_to(path).parts, file) for file in path.rglob("*") if file.is_file())
-    return [{"md5": md5(file), "relpath": "/".join(parts)} for parts, file in files if not ignored(parts)]
+    """The files of a folder as DVC lists them: `md5` and `relpath` of each, sorted by the text of that: home.jsonl before home/a.jsonl."""
+    files = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
+    found = sorted((file for file in files if not ignored(file.parts)), key=PurePath.as_posix)
+    return [{"md5": md5(path / file), "relpath": file.as_posix()} for file in found]
 
 
 def of_listing(files: list[dict[str, str]]) -> str:

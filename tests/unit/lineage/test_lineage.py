@@ -142,6 +142,39 @@ def test_a_version_outlives_its_run(three: Path) -> None:
     assert "deleted from MLflow" in shown(tree.ancestry(found))
 
 
+def test_models_whose_runs_were_deleted_are_still_those_of_a_raw_file(three: Path, pipeline: Pipeline) -> None:
+    pipeline("late", weights="c", records="y")
+    with closing(sqlite3.connect(three)) as connection, connection:
+        connection.execute("update runs set lifecycle_stage = 'deleted' where name in ('other', 'again')")
+    known = opened(three)
+
+    def models(words: str) -> list[tuple[str, list[str], tuple[str, ...], bool]]:
+        subject = named(words, known, three.parent)
+        assert isinstance(subject, Bytes)
+        found = offspring.of(subject, known)
+        assert (found.known_as, found.read, found.without_model) == ("data/raw/records.jsonl", True, [])
+        return [(model.version, list(model.runs), tuple(model.aliases), model.deleted) for model in found.models]
+
+    for kind in (md5, sha256):
+        assert models(kind("y")) == [("lamp/3", ["late"], ("candidate",), False), ("lamp/2", ["other"], (), True)]
+        assert models(kind("x")) == [("lamp/1", ["first"], (), False)], "of two runs one is left, and tells"
+    with closing(sqlite3.connect(three)) as connection, connection:
+        connection.execute("update runs set lifecycle_stage = 'deleted'")
+    assert models(md5("y")) == [("lamp/3", ["late"], ("candidate",), True), ("lamp/2", ["other"], (), True)]
+    told = shown(tree.offspring(offspring.of(named(md5("y"), known, three.parent), known)))  # type: ignore[arg-type]
+    assert "was read for 2 model versions" in told
+    assert f"run other (deleted from MLflow)  commit {git('rev-parse', 'HEAD')[:12]}" in told
+    assert traced(three, f"{md5('exportb')}.dir").version == "lamp/2", "what a version is leads to it, too"
+
+
+def test_a_version_that_was_deleted_is_no_model_of_a_raw_file(three: Path) -> None:
+    with closing(sqlite3.connect(three)) as connection, connection:
+        connection.execute("update runs set lifecycle_stage = 'deleted'")
+        connection.execute("update model_versions set current_stage = 'Deleted_Internal'")
+    with pytest.raises(SetupError, match="MLflow knows no such model, run or file"):
+        named(md5("y"), opened(three), three.parent)
+
+
 def test_the_tree_shows_it_all(three: Path) -> None:
     told = shown(tree.ancestry(traced(three, "lamp/2")))
     commit, data = git("rev-parse", "HEAD")[:12], md5("y")[:12]
@@ -169,6 +202,10 @@ def test_the_database_read_directly_and_mlflows_client_give_the_same_answers(thr
     assert direct.aliases("nobody") == client.aliases("nobody") == {}
     for model, number in (("lamp", 1), ("lamp", 2), ("lamp", 3), ("nobody", 1)):
         assert direct.version(model, number) == client.version(model, number)
+    for digest in (md5("x"), sha256("y"), f"{md5('exportb')}.dir"):
+        assert len(direct.versions(digest)) == 1
+        assert direct.versions(digest) == client.versions(digest)
+    assert direct.versions(md5("w")) == client.versions(md5("w")) == []
     (other,) = direct.named("other")
     assert [other] == client.named("other")
     assert direct.beginning(other.id[:12]) == client.beginning(other.id[:12]) == [other.id]

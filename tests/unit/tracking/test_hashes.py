@@ -14,6 +14,7 @@ def test_digests_are_those_that_dvc_gives(home: Path) -> None:
     (home / "data/deep").mkdir(parents=True)
     (home / "data/b.txt").write_text("b")
     (home / "data/deep/a.txt").write_text("a")
+    (home / "data/deep.txt").write_text("before deep/a.txt: DVC sorts the texts of paths, not their parts")
     (home / "one.txt").write_text("one")
     for words in (["init", "-q", "--no-scm"], ["add", "-q", "data", "one.txt"]):
         subprocess.run([sys.executable, "-m", "dvc", *words], cwd=home, check=True)
@@ -22,7 +23,7 @@ def test_digests_are_those_that_dvc_gives(home: Path) -> None:
         assert hashes.digest(Path(name)) == out["md5"]
         assert len(out["md5"]) <= 36
     listing = hashes.listing(Path("data"))
-    assert [file["relpath"] for file in listing] == ["b.txt", "deep/a.txt"]
+    assert [file["relpath"] for file in listing] == ["b.txt", "deep.txt", "deep/a.txt"]
     assert hashes.of_listing(listing) == hashes.digest(Path("data"))
     assert hashes.md5(Path("one.txt")) == hashes.digest(Path("one.txt"))
 
