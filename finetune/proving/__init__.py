@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +48,18 @@ def prove(
     names = _named(chosen, first)
     kept = Kept(repository.root, cache.folder(repository.root))
     lock = {hashes.LOCK: subject.lock.encode(errors="surrogateescape")}
+    fetch = None if offline else partial(inputs.fetch, repository.root, subject.recorded_in)
     with clone.clean(repository.root, repository.root / PLACE, subject.commit, subject.patch, lock, offline) as made:
         for name in subject.untracked:
             made.bring(name, repository.root / name)
-        brought = inputs.bring(made, repository, first, names, kept, offline)
+        brought = inputs.bring(made, repository, first, names, kept, fetch)
         if old := inputs.stale(made, names if chosen else None):
             remedy = "run `dvc repro` (or `dvc exp run`), commit dvc.lock, and prove that"
             raise SetupError("dvc.lock records what was made of other inputs than these, so there is nothing to compare:", old, remedy)
         seconds = remaking.remake(made, names if chosen else None, _comparing(made, first, tell))
         stages = [_made(made, first[name], kept) for name in names]
-        if not offline and (missing := [out for stage in stages for out in stage.unread]):
-            inputs.fetch(repository.root, missing)  # bytes of the first that only a remote may have
+        if fetch is not None and (missing := [out for stage in stages for out in stage.unread]):
+            fetch(missing)  # bytes of the first that only a remote may have
             stages = [_made(made, first[name], kept) for name in names]
         compared = {name: found for name in losses.TRAININGS if name in names and (found := _losses(made, first[name], kept)) is not None}
         with _instructions(made), tracking.run("prove", cfg, subject.lock):

@@ -40,6 +40,11 @@ class Subject:
         return bool(self.patch or self.untracked)
 
     @property
+    def recorded_in(self) -> str | None:
+        """The commit that has dvc.lock, and the .dvc files, as they are here; None: the folder."""
+        return self.commit if self.lock_committed and not self.dirty else None
+
+    @property
     def lock_sha256(self) -> str:
         """Of the recording dvc.lock."""
         return hashlib.sha256(self.lock.encode(errors="surrogateescape")).hexdigest()

@@ -238,6 +238,21 @@ def test_an_input_that_is_nowhere_is_refused_unless_a_remote_has_it(project: Pat
     assert proving("train").same
 
 
+def test_another_commits_inputs_are_fetched_as_that_commit_records_them(project: Path, proving: Proving) -> None:
+    (project / ".dvc/config").write_text("[core]\n    remote = backup\n['remote \"backup\"']\n    url = ../../backup\n")
+    for text in ("big", "bigger"):
+        (project / "raw/big.txt").write_text(text)
+        run("dvc", "add", "-q", "raw/big.txt")
+        make()
+        run("dvc", "push", "-q")
+    shutil.rmtree(project / ".dvc/cache")
+    shutil.rmtree(project / "out")
+    with pytest.raises(SetupError, match=r"raw/big\.txt: found none with the hash"):
+        proving(revision="HEAD~1", offline=True)
+    assert proving("train", revision="HEAD~1").same
+    assert proving(revision="HEAD~1").same
+
+
 def test_first_bytes_that_are_gone_leave_the_verdict_and_no_details(project: Path, proving: Proving) -> None:
     lock = (project / "dvc.lock").read_text()
     md5 = recorded.stages(lock)["train"].outs["out/model"]
