@@ -80,9 +80,13 @@ class Clone:
         shutil.copyfile(source, self.folder / path)
 
     def params(self) -> dict[str, Any]:
-        """The settings of params.yaml; {} where there is none."""
+        """The settings of params.yaml; {} where there is none. Raises SetupError: it can't be read."""
         file = self.folder / paths.PARAMS
-        return dict(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+        try:
+            return dict(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+        except (yaml.YAMLError, ValueError, TypeError) as error:
+            found = f"{paths.PARAMS}: found no settings in that of the commit ({error})"
+            raise SetupError("the commit can't be made again:", [found], "take another commit") from None
 
     def git(self, *words: str, given: bytes | None = None) -> bytes:
         """Run git in the clone, without any hooks. Raises SetupError with what it said."""
