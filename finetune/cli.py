@@ -5,10 +5,11 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -110,7 +111,7 @@ def diff(
 
 def _tracking() -> Tracking | None:
     """Where MLflow is, by params.yaml as it lies, which may be of an older form; None where tracking is off, or it does not say."""
-    found = yaml.safe_load(paths.PARAMS.read_text(encoding="utf-8")) if paths.PARAMS.is_file() else None
+    found = _params() if paths.PARAMS.is_file() else None
     named = found.get("tracking") if isinstance(found, dict) else None
     if not isinstance(named, dict) or named.get("enabled") is not True or not {"uri", "experiment"} <= set(named):
         return None
@@ -175,11 +176,11 @@ def reproduce(
         found = named(subject, known, Path.cwd())
         run = recorded(known.runs([found.runs[0].id])[found.runs[0].id] if isinstance(found, Bytes) else found, known)
         made = reproducing.reproduce(run, Path.cwd(), lambda line: err.print(line, markup=False), keep)
-    if as_json:
-        print(json.dumps(made.as_dict(), indent=2))
-    else:
-        for line in reproducing.sentences(made):
-            out.print(line, markup=False)
+        if as_json:
+            print(json.dumps(made.as_dict(), indent=2))
+        else:
+            for line in reproducing.sentences(made):
+                out.print(line, markup=False)
     raise typer.Exit(0 if made.same else DIFFERS)
 
 
@@ -207,15 +208,18 @@ def prove(
         err.print(f"making {' '.join(stages) if stages else 'the whole pipeline'} again, from {subject}", markup=False)
         with telling.stages(err) as tell:
             certificate = proving.prove(repository, subject, stages or [], tell, settings, offline, third)
-    err.print(f"{telling.summary(certificate)}\n{telling.CERTIFICATE} and {telling.PAGE.name} have it all", markup=False)
-    if as_json:
-        out.print(telling.CERTIFICATE.read_text(encoding="utf-8"), markup=False, end="")
+        err.print(f"{telling.summary(certificate)}\n{telling.CERTIFICATE} and {telling.PAGE.name} have it all", markup=False)
+        if as_json:
+            out.print(telling.CERTIFICATE.read_text(encoding="utf-8"), markup=False, end="")
     raise typer.Exit(0 if certificate.same else DIFFERS)
 
 
 @contextmanager
 def _making_again() -> Iterator[None]:
-    """Within the block SIGTERM is Ctrl-C, by which a clone is removed, and what can't be made has an exit status of its own."""
+    """Within the block SIGTERM is Ctrl-C, by which a clone is removed, and what can't be made has an exit status of its own.
+
+    So has what nobody foresaw: Python's own, 1, would be the verdict that it is not the same.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -225,6 +229,9 @@ def _making_again() -> Iterator[None]:
     except KeyboardInterrupt:
         err.print("interrupted; the clone is removed, and nothing of the folder was changed")
         raise typer.Exit(INTERRUPTED) from None
+    except Exception as error:
+        err.print(f"{traceback.format_exc()}it could not be made, for a reason that nobody foresaw: {error!r}", markup=False)
+        raise typer.Exit(UNMADE) from None
 
 
 def _settings() -> Config:
@@ -232,7 +239,15 @@ def _settings() -> Config:
     if not paths.PARAMS.is_file():
         found = f"found no {paths.PARAMS} in {Path.cwd()}"
         raise SetupError("no settings here:", [found], "cd to the root of the repository, or run `make params` there")
-    return compose.validate(yaml.safe_load(paths.PARAMS.read_text(encoding="utf-8")))
+    return compose.validate(_params())
+
+
+def _params() -> Any:
+    """What params.yaml holds. Raises ConfigError: it is no YAML."""
+    try:
+        return yaml.safe_load(paths.PARAMS.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError("settings can't be read:", [f"{paths.PARAMS}: {error}"], "compose them again: `make params`") from None
 
 
 def main() -> None:

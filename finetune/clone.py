@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from filelock import FileLock
 
 from finetune import paths
 from finetune.errors import SetupError
+from finetune.tracking import hashes
 
 HELD = "held"  # file beside a clone, locked as long as somebody works in it
 KEPT = ".kept"  # file beside a clone that was to be kept
@@ -79,10 +80,43 @@ class Clone:
         (self.folder / path).unlink(missing_ok=True)  # it may be a link
         shutil.copyfile(source, self.folder / path)
 
+    def stages(self) -> list[str]:
+        """Names of the stages in dvc.yaml. Raises SetupError: DVC can't read it."""
+        said = self.run(sys.executable, "-m", "dvc", "stage", "list", "--name-only", "--fail")
+        if said.returncode:
+            raise SetupError("DVC can't read the pipeline in the clone:", said.stderr.strip().splitlines(), "mend dvc.yaml, and commit it")
+        return said.stdout.split()
+
+    def forget(self, outs: Iterable[str]) -> None:
+        """Remove dvc.lock and these outs: what is there afterwards, with its hash in dvc.lock, was made in the clone.
+
+        dvc.lock keeps entries of stages that dvc.yaml has no more, and a frozen or persisted out may come from the commit: all of them
+        would be compared with themselves.
+
+        Raises:
+            SetupError: an out lies outside of the clone, where it is somebody's.
+        """
+        places = {out: self.folder / out for out in outs}
+        within = self.folder.resolve()
+        outside = [out for out, place in places.items() if not place.parent.resolve().is_relative_to(within)]
+        if outside:
+            lines = [f"{out}: found a path outside of the repository, expected one in it" for out in outside]
+            raise SetupError("these outs can't be made in a clone, they would be written in their own place:", lines, "mend dvc.yaml")
+        (self.folder / hashes.LOCK).unlink(missing_ok=True)
+        for place in places.values():
+            if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place)
+            else:
+                place.unlink(missing_ok=True)
+
     def params(self) -> dict[str, Any]:
-        """The settings of params.yaml; {} where there is none."""
+        """The settings of params.yaml; {} where there is none. Raises SetupError: it can't be read."""
         file = self.folder / paths.PARAMS
-        return dict(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+        try:
+            return dict(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+        except (yaml.YAMLError, ValueError, TypeError) as error:
+            found = f"{paths.PARAMS}: found no settings in that of the commit ({error})"
+            raise SetupError("the commit can't be made again:", [found], "take another commit") from None
 
     def git(self, *words: str, given: bytes | None = None) -> bytes:
         """Run git in the clone, without any hooks. Raises SetupError with what it said."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+NONE = (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError)  # of what is no dvc.lock any more, as after a merge conflict
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster where libyaml is there
 
 
@@ -29,13 +30,16 @@ def entries(lock: str, loader: Any = LOADER) -> dict[str, dict[str, Any]]:
     """Stage → its entry, as it stands in the text of a dvc.lock; `loader`: a safe one of yaml's."""
     try:
         return {name: {**entry} for name, entry in yaml.load(lock, Loader=loader)["stages"].items()}
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError):  # none, or DVC's no more, as after a merge conflict: DVC will say so
+    except NONE:
         return {}
 
 
 def stages(lock: str, loader: Any = LOADER) -> dict[str, Stage]:
-    """The stages in the text of a dvc.lock, in its order; {} where there is none."""
-    return {name: _stage(name, entry) for name, entry in entries(lock, loader).items()}
+    """The stages in the text of a dvc.lock, in its order; {} where there is none, or it is not as DVC writes it."""
+    try:
+        return {name: _stage(name, entry) for name, entry in entries(lock, loader).items()}
+    except NONE:
+        return {}
 
 
 def sources(found: Mapping[str, Stage]) -> dict[str, str]:

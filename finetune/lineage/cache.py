@@ -28,11 +28,19 @@ def kept(cache: Path, digest: str) -> Path:
 
 
 def listed(cache: Path, digest: str) -> dict[str, str] | None:
-    """Path → md5 of the files of a folder; None where its listing is gone."""
+    """Path → md5 of the files of a folder; None where its listing is gone.
+
+    Raises:
+        SetupError: the listing is damaged.
+    """
+    listing = kept(cache, digest)
     try:
-        return {file["relpath"]: file["md5"] for file in json.loads(kept(cache, digest).read_text(encoding="utf-8"))}
+        return {file["relpath"]: file["md5"] for file in json.loads(listing.read_text(encoding="utf-8"))}
     except FileNotFoundError:
         return None
+    except (ValueError, TypeError, KeyError) as error:
+        found = f"{listing}: found no list of files ({error}), expected what DVC wrote there"
+        raise SetupError("DVC's cache is damaged:", [found], "remove that file, and bring it again: `dvc fetch`, or `dvc repro`") from None
 
 
 def missing(cache: Path, outs: Mapping[str, str]) -> list[str]:

@@ -13,6 +13,7 @@ from finetune.lineage.records import BRIEF, DATA, EXPORT, OF_VERSION, PARENT, Ru
 
 PATIENCE = 10.0  # seconds that a writer may hold the database
 SLICE = 500  # parameters of a query; old builds of sqlite take 999
+UNREADABLE = "MLflow's database can't be read:"
 RUNS = "select run_uuid, coalesce(name, ''), status, start_time, artifact_uri from runs where lifecycle_stage = 'active' and "
 NEEDED = {
     "runs": ("run_uuid", "name", "status", "start_time", "artifact_uri", "lifecycle_stage"),
@@ -30,6 +31,7 @@ select name, version, creation_time, key, coalesce(value, '') from known
 join model_versions using (name, version) join model_version_tags using (name, version)
 where current_stage != ? and (key in {OF_VERSION} or key glob '{DATA}*')
 """
+LARGEST = 2**63 - 1  # that sqlite knows
 DELETED = "Deleted_Internal"  # stage of a version that was deleted
 
 
@@ -40,11 +42,11 @@ class Unknown(Exception):
 class Database:
     """Records of a sqlite database; its writers are not in the way, nor is it in theirs."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection, self._path = connection, path
         weakref.finalize(self, connection.close)
         for table, columns in NEEDED.items():
-            found = {row[1] for row in connection.execute(f"pragma table_info({table})")}
+            found = {row[1] for row in self._rows(f"pragma table_info({table})")}
             if not found.issuperset(columns):
                 raise Unknown(table)
 
@@ -53,7 +55,7 @@ class Database:
         """Open `sqlite:///path`.
 
         Raises:
-            SetupError: there is no such file.
+            SetupError: there is no such file, or it is no database.
             Unknown: its tables are others.
         """
         path = Path(uri.partition(":///")[2])
@@ -61,7 +63,7 @@ class Database:
             raise SetupError(
                 "nothing was tracked yet:", [f"found no database {path}"], "run the pipeline first, with tracking.enabled=true"
             )
-        return cls(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=PATIENCE))
+        return cls(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=PATIENCE), path)
 
     def runs(self, ids: Iterable[str]) -> dict[str, Run]:
         return {run.id: run for some in _slices(ids) for run in self._runs(f"run_uuid in ({_marks(some)})", some)}
@@ -92,6 +94,8 @@ class Database:
         return dict(self._rows("select alias, version from registered_model_aliases where name = ? order by alias", [model]))
 
     def version(self, model: str, number: int) -> Version | None:
+        if number > LARGEST:
+            return None
         query = "select creation_time from model_versions where name = ? and version = ? and current_stage != ?"
         found = self._rows(query, [model, number, DELETED])
         if not found:
@@ -138,9 +142,10 @@ class Database:
         try:
             return self._connection.execute(query, given).fetchall()
         except sqlite3.OperationalError as error:
-            raise SetupError(
-                "MLflow's database can't be read:", [str(error)], "wait until no run is being sent to it, and ask again"
-            ) from error
+            raise SetupError(UNREADABLE, [str(error)], "wait until no run is being sent to it, and ask again") from error
+        except sqlite3.DatabaseError as error:
+            found = f"{self._path}: {error}"
+            raise SetupError(UNREADABLE, [found], "put a copy of it back, or move it away: the next run begins a new one") from error
 
 
 def _sorted(runs: Iterable[Run]) -> list[Run]:

@@ -9,10 +9,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from finetune import clone, environment, instructions, paths, tracking
+from finetune import clone, environment, instructions, locks, paths, tracking
 from finetune.clone import Clone
 from finetune.config.schema import Config
 from finetune.errors import ConfigError, SetupError
@@ -47,17 +48,19 @@ def prove(
     names = _named(chosen, first)
     kept = Kept(repository.root, cache.folder(repository.root))
     lock = {hashes.LOCK: subject.lock.encode(errors="surrogateescape")}
+    fetch = None if offline else partial(inputs.fetch, repository.root, subject.recorded_in)
     with clone.clean(repository.root, repository.root / PLACE, subject.commit, subject.patch, lock, offline) as made:
+        _complete(made.stages(), first, names, whole=not chosen)
         for name in subject.untracked:
             made.bring(name, repository.root / name)
-        brought = inputs.bring(made, repository, first, names, kept, offline)
+        brought = inputs.bring(made, repository, first, names, kept, fetch)
         if old := inputs.stale(made, names if chosen else None):
             remedy = "run `dvc repro` (or `dvc exp run`), commit dvc.lock, and prove that"
             raise SetupError("dvc.lock records what was made of other inputs than these, so there is nothing to compare:", old, remedy)
-        seconds = remaking.remake(made, names if chosen else None, _comparing(made, first, tell))
+        seconds = remaking.remake(made, [first[name] for name in names], not chosen, _comparing(made, first, tell))
         stages = [_made(made, first[name], kept) for name in names]
-        if not offline and (missing := [out for stage in stages for out in stage.unread]):
-            inputs.fetch(repository.root, missing)  # bytes of the first that only a remote may have
+        if fetch is not None and (missing := [out for stage in stages for out in stage.unread]):
+            fetch(missing)  # bytes of the first that only a remote may have
             stages = [_made(made, first[name], kept) for name in names]
         compared = {name: found for name in losses.TRAININGS if name in names and (found := _losses(made, first[name], kept)) is not None}
         with _instructions(made), tracking.run("prove", cfg, subject.lock):
@@ -98,13 +101,33 @@ def _named(chosen: Sequence[str], first: Mapping[str, Stage]) -> list[str]:
     """The stages meant, in the order of the pipeline; `answer` means all of its models.
 
     Raises:
-        ConfigError: dvc.lock has no such stage.
+        ConfigError: dvc.lock has no such stage, or nothing that they wrote.
     """
     unknown = [name for name in chosen if not any(name in (stage, stage.partition("@")[0]) for stage in first)]
     if unknown:
         lines = [f"{name}: dvc.lock has no such stage, expected some of {', '.join(first)}" for name in unknown]
         raise ConfigError("nothing to prove:", lines, "name stages of dvc.yaml that were run")
-    return [stage for stage in first if not chosen or stage in chosen or stage.partition("@")[0] in chosen]
+    names = [stage for stage in first if not chosen or stage in chosen or stage.partition("@")[0] in chosen]
+    if not any(first[name].outs for name in names):
+        lines = [f"{name}: found no outs of it in dvc.lock" for name in names]
+        raise ConfigError("nothing to prove:", lines, "name stages that write something")
+    return names
+
+
+def _complete(there: Sequence[str], first: Mapping[str, Stage], names: Sequence[str], whole: bool) -> None:
+    """See that dvc.yaml, with the stages `there`, has all that are meant, and that nothing of a whole pipeline is passed over.
+
+    Raises:
+        SetupError: dvc.lock has a stage that dvc.yaml has not, or the other way round.
+    """
+    lines = [f"{name}: found in dvc.lock, expected in dvc.yaml too" for name in names if name not in there]
+    lines += [f"{name}: found in dvc.yaml, expected in dvc.lock too" for name in there if whole and name not in first]
+    if lines:
+        remedy = (
+            "run `dvc repro` where it never ran, take out of dvc.lock what dvc.yaml has no more, and commit dvc.lock; "
+            "or name the stages that are meant: `finetune prove train dpo`"
+        )
+        raise SetupError("dvc.lock does not record the pipeline that dvc.yaml has:", lines, remedy)
 
 
 def _comparing(made: Clone, first: Mapping[str, Stage], tell: Tell) -> Callable[[Moment], None]:
@@ -112,19 +135,20 @@ def _comparing(made: Clone, first: Mapping[str, Stage], tell: Tell) -> Callable[
 
     def told(moment: Moment) -> None:
         stage = first.get(moment.stage)
-        tell(moment, None if moment.seconds is None or stage is None else Made(stage, _second(made, stage)))
+        second = None if moment.seconds is None else _now(made).get(moment.stage)
+        tell(moment, None if stage is None or second is None else Made(stage, second))
 
     return told
 
 
-def _second(made: Clone, first: Stage) -> Stage:
-    now = recorded.stages((made.folder / hashes.LOCK).read_text(encoding="utf-8"))
-    return now.get(first.name, replace(first, outs={}))
+def _now(made: Clone) -> dict[str, Stage]:
+    """The stages that were made in the clone: of the first run its dvc.lock has nothing any more."""
+    return locks.stages(hashes.read(made.folder / hashes.LOCK))
 
 
 def _made(made: Clone, first: Stage, kept: Kept) -> Made:
     """A stage compared, with what parts looked into."""
-    found = Made(first, _second(made, first))
+    found = Made(first, _now(made)[first.name])
     differences, unread = [], []
     for out in found.parting:
         before = kept.files(out, first.outs[out]) if out in first.outs else {}
@@ -174,6 +198,6 @@ def _origin(maker: Mapping[str, Any] | None) -> Origin | None:
 
 def _again(made: Clone, parting: Made, tell: Tell) -> Again:
     """Make the first stage that parts once more, from the inputs that it had."""
-    remaking.remake(made, [parting.name], lambda moment: tell(moment, None))
-    third = _second(made, parting.first).outs
+    remaking.remake(made, [parting.first], False, lambda moment: tell(moment, None))
+    third = _now(made)[parting.name].outs
     return "as the second" if third == parting.second.outs else "as the first" if third == parting.first.outs else "unlike both"

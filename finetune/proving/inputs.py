@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +17,39 @@ from finetune.proving.recorded import Kept
 from finetune.proving.repository import Repository
 from finetune.tracking import hashes
 
+Fetch = Callable[[Sequence[str]], None]
+# `dvc fetch` knows the outs of the folder or of all commits, not those of one; the remotes are the folder's, as they are now
+FETCH = """
+import sys
+from dvc.repo import Repo
+commit, *outs = sys.argv[1:]
+with Repo() as repo:
+    remotes = {name: dict(repo.config[name]) for name in ("core", "remote")}
+    repo.fetch(outs, revs=[commit], workspace=False, config=remotes)
+"""
 BY_TOOLS = ("__pycache__", "*.pyc", ".*.part", ".ipynb_checkpoints", ".DS_Store")  # .dvcignore keeps them out of every hash
 
 
-def fetch(root: Path, outs: Iterable[str]) -> None:
-    """Have DVC bring outs, as this folder's dvc.lock records them, from a remote into this user's cache, if there is one."""
-    subprocess.run([sys.executable, "-m", "dvc", "fetch", *outs], cwd=root, capture_output=True, check=False)
+def fetch(root: Path, commit: str | None, outs: Sequence[str]) -> None:
+    """Have DVC bring outs, as a commit records them (None: as the folder does), from a remote into this user's cache, if there is one."""
+    words = ["-m", "dvc", "fetch"] if commit is None else ["-c", FETCH, commit]
+    subprocess.run([sys.executable, *words, *outs], cwd=root, capture_output=True, check=False)
 
 
 def bring(
-    made: Clone, repository: Repository, stages: Mapping[str, Stage], chosen: Sequence[str], kept: Kept, offline: bool
+    made: Clone, repository: Repository, stages: Mapping[str, Stage], chosen: Sequence[str], kept: Kept, fetch: Fetch | None
 ) -> dict[str, str]:
     """Bring all that the chosen stages read and neither git has nor one of them makes; return file → md5 of what no other clone would have.
+
+    fetch: asks a remote for outs; None: no network.
 
     Raises:
         SetupError: something of it can't be had any more.
     """
-    _tracked_by_dvc(made, repository, kept, offline)
+    _tracked_by_dvc(made, kept, fetch)
     brought = _ignored_by_git(made, repository, locks.sources(stages))
     brought |= _base_model(made, repository.root)
-    _made_before(made, repository, stages, chosen, kept, offline)
+    _made_before(made, stages, chosen, kept, fetch)
     return brought
 
 
@@ -67,7 +80,7 @@ def stale(made: Clone, chosen: Sequence[str] | None) -> list[str]:
     return lines
 
 
-def _tracked_by_dvc(made: Clone, repository: Repository, kept: Kept, offline: bool) -> None:
+def _tracked_by_dvc(made: Clone, kept: Kept, fetch: Fetch | None) -> None:
     """The files of `dvc add`, by the hashes in the commit."""
     wanted: dict[str, str] = {}
     for name in made.git("ls-files", "-z", "--", "*.dvc").decode().split("\0"):
@@ -75,29 +88,28 @@ def _tracked_by_dvc(made: Clone, repository: Repository, kept: Kept, offline: bo
             entry = yaml.safe_load((made.folder / name).read_text(encoding="utf-8"))
             folder = Path(name).parent / entry.get("wdir", ".")
             wanted |= {(folder / out["path"]).as_posix(): str(out["md5"]) for out in entry.get("outs", []) if "md5" in out}
-    _bring_recorded(made, repository, wanted, kept, offline, "what `dvc add` keeps")
+    _bring_recorded(made, wanted, kept, fetch, "what `dvc add` keeps")
 
 
-def _made_before(
-    made: Clone, repository: Repository, stages: Mapping[str, Stage], chosen: Sequence[str], kept: Kept, offline: bool
-) -> None:
+def _made_before(made: Clone, stages: Mapping[str, Stage], chosen: Sequence[str], kept: Kept, fetch: Fetch | None) -> None:
     """The outs of stages that are not made again, where those that are read them."""
     read = {dep for name in chosen for dep in stages[name].deps}
     outs = {path: md5 for name, stage in stages.items() if name not in chosen for path, md5 in stage.outs.items()}
     wanted = {path: md5 for path, md5 in outs.items() if any(locks.overlap(path, dep) for dep in read)}
-    _bring_recorded(made, repository, wanted, kept, offline, "an earlier stage's out")
+    _bring_recorded(made, wanted, kept, fetch, "an earlier stage's out")
 
 
-def _bring_recorded(made: Clone, repository: Repository, wanted: Mapping[str, str], kept: Kept, offline: bool, what: str) -> None:
+def _bring_recorded(made: Clone, wanted: Mapping[str, str], kept: Kept, fetch: Fetch | None, what: str) -> None:
     found = {path: kept.files(path, md5) for path, md5 in wanted.items()}
     missing = [path for path, files in found.items() if files is None]
-    if missing and not offline:
-        fetch(repository.root, missing)
+    if missing and fetch is not None:
+        fetch(missing)
         found |= {path: kept.files(path, wanted[path]) for path in missing}
     lines = [f"{path}: found none with the hash {wanted[path]}, expected {what}" for path, files in found.items() if files is None]
     if lines:
-        remedy = "bring it (`dvc pull`; `dvc checkout` where it is another version), or prove the stages before it too"
-        raise SetupError("inputs can't be had, neither in the folder nor in DVC's cache:", lines, remedy)
+        remedy = "bring it from where it was made (`dvc push` there; here a proof without --offline), or prove the stages before it too"
+        where = "in the folder nor in DVC's cache" if fetch is None else "in the folder, DVC's cache nor a remote"
+        raise SetupError(f"inputs can't be had, neither {where}:", lines, remedy)
     for path, files in found.items():
         for name, source in (files or {}).items():
             made.bring(f"{path}/{name}" if name else path, source)

@@ -7,8 +7,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from finetune import locks
 from finetune.clone import Clone
-from finetune.errors import FinetuneError
+from finetune.errors import FinetuneError, SetupError
+from finetune.locks import Stage
+from finetune.tracking import hashes
 
 BEGINS = re.compile(r"Running stage '([^']+)':")
 TOLD = 20  # last lines of a stage that failed
@@ -24,14 +27,18 @@ class Moment:
     """How long the stage took, when it is done."""
 
 
-def remake(made: Clone, single: Sequence[str] | None, tell: Callable[[Moment], None]) -> dict[str, float]:
-    """Make the whole pipeline, or these stages alone in this order; return the seconds of each.
+def remake(made: Clone, stages: Sequence[Stage], whole: bool, tell: Callable[[Moment], None]) -> dict[str, float]:
+    """Make these stages, alone in this order unless they are the whole pipeline; return the seconds of each.
+
+    The clone's dvc.lock has afterwards what was made here, and nothing else.
 
     Raises:
         FinetuneError: a stage failed; with its last lines.
+        SetupError: DVC left out a stage.
     """
+    made.forget(out for stage in stages for out in stage.outs)
     command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-commit", "--no-run-cache"]
-    command += ["--single-item", *single] if single is not None else []
+    command += [] if whole else ["--single-item", *(stage.name for stage in stages)]
     seconds: dict[str, float] = {}
     last: deque[str] = deque(maxlen=TOLD)
     stage, began = "", time.monotonic()
@@ -57,4 +64,8 @@ def remake(made: Clone, single: Sequence[str] | None, tell: Callable[[Moment], N
         where = f"stage {stage} failed" if stage else "DVC could not begin"
         raise FinetuneError("\n".join([f"{where} in the clone; its last lines:", *(f"  {line}" for line in last)]))
     done()
+    now = locks.stages(hashes.read(made.folder / hashes.LOCK))
+    if unmade := [stage.name for stage in stages if stage.name not in seconds or stage.name not in now]:
+        lines = [f"{name}: DVC did not run it" for name in unmade]
+        raise SetupError("stages were not made in the clone, so there is nothing to compare:", lines, "let none be `frozen` in dvc.yaml")
     return seconds

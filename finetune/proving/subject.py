@@ -40,6 +40,11 @@ class Subject:
         return bool(self.patch or self.untracked)
 
     @property
+    def recorded_in(self) -> str | None:
+        """The commit that has dvc.lock, and the .dvc files, as they are here; None: the folder."""
+        return self.commit if self.lock_committed and not self.dirty else None
+
+    @property
     def lock_sha256(self) -> str:
         """Of the recording dvc.lock."""
         return hashlib.sha256(self.lock.encode(errors="surrogateescape")).hexdigest()
@@ -78,7 +83,7 @@ def find(repository: Repository, revision: str | None = None, dirty: bool = Fals
     if (inputs or new) and not dirty:
         lines = [*(f"{name}: differs from the commit" for name in inputs), *(f"{name}: is new" for name in new)]
         raise SetupError("uncommitted changes, of which nobody else could make the same again:", lines, REMEDY)
-    lock = (repository.root / LOCK).read_text(encoding="utf-8") if (repository.root / LOCK).is_file() else ""
+    lock = _here(repository)
     if not (inputs or new):
         return Subject(repository.head, _recorded(lock, "this folder"), lock_committed=LOCK.as_posix() not in changed)
     patch = repository.patch()
@@ -113,13 +118,18 @@ def _as_it_lies_here(repository: Repository) -> Experiment | None:
 
 def _relevant(repository: Repository) -> list[str]:
     """New files in folders that stages read."""
-    lock = (repository.root / LOCK).read_text(encoding="utf-8") if (repository.root / LOCK).is_file() else ""
-    read = {*map(Path, CODE), *map(Path, locks.sources(locks.stages(lock)))}
+    read = {*map(Path, CODE), *map(Path, locks.sources(locks.stages(_here(repository))))}
     return [name for name in repository.untracked() if _inside(Path(name), read)]
 
 
 def _inside(file: Path, folders: Iterable[Path]) -> bool:
     return any(file.is_relative_to(folder) for folder in folders)
+
+
+def _here(repository: Repository) -> str:
+    """The folder's dvc.lock, decoded as git's answers are, so that bytes that are no text stay the same."""
+    file = repository.root / LOCK
+    return file.read_text(encoding="utf-8", errors="surrogateescape") if file.is_file() else ""
 
 
 def _lock_of(repository: Repository, commit: str) -> str:

@@ -79,7 +79,9 @@ def summary(certificate: Certificate) -> str:
 
 
 def _verdict(made: Made | None) -> str:
-    if made is None or not (made.first.outs or made.second.outs):
+    if made is None:
+        return "not recorded"
+    if not (made.first.outs or made.second.outs):
         return "has no outs"
     return "the same" if made.same else f"differs: {', '.join(made.parting)}"
 

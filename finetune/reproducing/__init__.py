@@ -9,10 +9,11 @@ from typing import Any
 
 from finetune import clone, instructions, locks, paths
 from finetune.clone import Clone
-from finetune.errors import FinetuneError
+from finetune.errors import FinetuneError, SetupError
 from finetune.fingerprint import Fingerprint
 from finetune.reproducing import raw, source
 from finetune.reproducing.recorded import Recorded
+from finetune.reproducing.source import Source
 from finetune.tracking import hashes
 
 Tell = Callable[[str], None]
@@ -48,6 +49,8 @@ class Reproduction:
     environment: list[str]
     """In which lines the recorded environment differs from this one."""
     brought: list[str]
+    left_over: list[str]
+    """Stages that the recorded dvc.lock still had, and the pipeline no more: the run did not make them."""
     outs: list[Out]
     folder: str | None
     """Where it was made, if that was kept."""
@@ -55,7 +58,7 @@ class Reproduction:
     @property
     def same(self) -> bool:
         """The verdict."""
-        return all(out.same for out in self.outs)
+        return bool(self.outs) and all(out.same for out in self.outs)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -66,7 +69,7 @@ def reproduce(recorded: Recorded, root: Path, tell: Tell, keep: bool = False) ->
     """Make a run again and compare every out of every stage; `tell` hears what is found out before, and what DVC prints.
 
     Raises:
-        FinetuneError: what it was made of is lost, or the pipeline fails.
+        FinetuneError: what it was made of is lost, the pipeline fails, or it leaves out a recorded stage.
     """
     different = differences(recorded, root)
     for line in different:
@@ -78,10 +81,14 @@ def reproduce(recorded: Recorded, root: Path, tell: Tell, keep: bool = False) ->
         brought = raw.bring(made, root, recorded.raw)
         for line in brought:
             tell(line)
-        _run(made, taken.whole, tell)
-        lock = hashes.read(made.folder / hashes.LOCK)
-        outs = compared(recorded.outs, {name: stage.outs for name, stage in locks.stages(lock).items()})
-    return Reproduction(recorded.name, recorded.run, taken.commit, taken.how, different, brought, outs, str(made.folder) if keep else None)
+        left_over = _left_over(recorded, made, taken)
+        for name in left_over:
+            tell(f"{name} is in the recorded dvc.lock and not in this dvc.yaml: it is left over from before, and not compared")
+        expected = {name: outs for name, outs in recorded.outs.items() if name not in left_over}
+        again = _made(made, expected, taken.whole, tell)
+    kept = str(made.folder) if keep else None
+    outs = compared(expected, again)
+    return Reproduction(recorded.name, recorded.run, taken.commit, taken.how, different, brought, left_over, outs, kept)
 
 
 def sentences(made: Reproduction) -> list[str]:
@@ -94,7 +101,8 @@ def sentences(made: Reproduction) -> list[str]:
             f"{made.name} came out otherwise: {len(differing)} of {len(made.outs)} outs differ, first in {differing[0].stage}{why}"
         )
     else:
-        lines.append(f"{made.name} came out the same: {len(made.outs)} outs have the recorded bytes")
+        beside = f"; not compared, because no stage makes it: {', '.join(made.left_over)}" if made.left_over else ""
+        lines.append(f"{made.name} came out the same: {len(made.outs)} outs have the recorded bytes{beside}")
     if made.folder is not None:
         lines.append(f"kept in {made.folder}; remove it when you are done")
     return lines
@@ -117,6 +125,37 @@ def compared(recorded: Mapping[str, Mapping[str, str]], again: Mapping[str, Mapp
         for stage, outs in recorded.items()
         for path in sorted(outs.keys() | again.get(stage, {}).keys())
     ]
+
+
+def _left_over(recorded: Recorded, made: Clone, taken: Source) -> list[str]:
+    """Recorded stages that the pipeline has not, which its very dvc.yaml decides: DVC keeps entries of stages that were taken out of it.
+
+    Raises:
+        SetupError: the dvc.yaml is only that of a like commit, or has none of them.
+    """
+    there = made.stages()
+    missing = [name for name in recorded.outs if name not in there]
+    if (missing and not taken.whole) or len(missing) == len(recorded.outs):
+        lines = [f"{name}: found no such stage in the dvc.yaml of {taken.commit[:12]}, expected what made it" for name in missing]
+        raise SetupError(f"{recorded.name} can't be made again:", lines, f"bring its own commit, {recorded.commit_shown}")
+    return missing
+
+
+def _made(made: Clone, expected: Mapping[str, Mapping[str, str]], whole: bool, tell: Tell) -> dict[str, Mapping[str, str]]:
+    """Stage → path → md5 of what the pipeline writes when all that it wrote before is away.
+
+    Raises:
+        FinetuneError: it fails.
+        SetupError: it left out a stage.
+    """
+    before = locks.stages(hashes.read(made.folder / hashes.LOCK)).values()
+    made.forget({out for outs in [*expected.values(), *(stage.outs for stage in before)] for out in outs})
+    _run(made, whole, tell)
+    again = {name: stage.outs for name, stage in locks.stages(hashes.read(made.folder / hashes.LOCK)).items()}
+    if unmade := [name for name in expected if name not in again]:
+        lines = [f"{name}: DVC did not run it" for name in unmade]
+        raise SetupError("stages were not made in the clone, so there is nothing to compare:", lines, "let none be `frozen` in dvc.yaml")
+    return again
 
 
 def _run(made: Clone, whole: bool, tell: Tell) -> None:

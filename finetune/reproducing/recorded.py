@@ -52,8 +52,8 @@ class Recorded:
 
     @property
     def outs(self) -> dict[str, Mapping[str, str]]:
-        """Stage → path → md5 of what it wrote."""
-        return {name: stage.outs for name, stage in locks.stages(self.lock).items() if name != "report"}
+        """Stage → path → md5 of what it wrote, of those that wrote anything."""
+        return {name: stage.outs for name, stage in locks.stages(self.lock).items() if name != "report" and stage.outs}
 
     @property
     def code(self) -> dict[str, str]:
@@ -66,7 +66,7 @@ def recorded(subject: Version | Run, records: Records) -> Recorded:
     """Gather what is known of a version's or stage's pipeline.
 
     Raises:
-        SetupError: its run, or the dvc.lock that says what came out, is not in MLflow.
+        SetupError: its run, or the dvc.lock that says what came out, is not in MLflow; or that says nothing.
     """
     run = _run(subject, records)
     lock = records.artifact(run, hashes.LOCK.name)
@@ -74,7 +74,7 @@ def recorded(subject: Version | Run, records: Records) -> Recorded:
         found = f"run {run.name} ({run.id}): found no dvc.lock among its artifacts, expected the hashes of what it made"
         raise SetupError("nothing can be compared:", [found], "a run has it from its stage report on; take one that came to its end")
     tags = run.tags
-    return Recorded(
+    known = Recorded(
         name=run.name,
         run=run.id,
         commit=tags.get(COMMIT),
@@ -89,6 +89,10 @@ def recorded(subject: Version | Run, records: Records) -> Recorded:
         raw=_raw(tags),
         environment=ancestry.made_in(tags),
     )
+    if not known.outs:
+        lines = [f"run {run.name} ({run.id}): found no outs in its artifact dvc.lock, expected the hashes of what it made"]
+        raise SetupError("nothing can be compared:", lines, "take a run whose stages wrote something")
+    return known
 
 
 def _run(subject: Version | Run, records: Records) -> Run:

@@ -13,7 +13,7 @@ import pytest
 
 from finetune import instructions
 from finetune.config.schema import Config
-from finetune.errors import FinetuneError, SetupError
+from finetune.errors import ConfigError, FinetuneError, SetupError
 from finetune.instructions import AVX2, AVX512
 from finetune.proving import prove, recorded, telling
 from finetune.proving.certificate import Certificate, Made
@@ -238,6 +238,21 @@ def test_an_input_that_is_nowhere_is_refused_unless_a_remote_has_it(project: Pat
     assert proving("train").same
 
 
+def test_another_commits_inputs_are_fetched_as_that_commit_records_them(project: Path, proving: Proving) -> None:
+    (project / ".dvc/config").write_text("[core]\n    remote = backup\n['remote \"backup\"']\n    url = ../../backup\n")
+    for text in ("big", "bigger"):
+        (project / "raw/big.txt").write_text(text)
+        run("dvc", "add", "-q", "raw/big.txt")
+        make()
+        run("dvc", "push", "-q")
+    shutil.rmtree(project / ".dvc/cache")
+    shutil.rmtree(project / "out")
+    with pytest.raises(SetupError, match=r"raw/big\.txt: found none with the hash"):
+        proving(revision="HEAD~1", offline=True)
+    assert proving("train", revision="HEAD~1").same
+    assert proving(revision="HEAD~1").same
+
+
 def test_first_bytes_that_are_gone_leave_the_verdict_and_no_details(project: Path, proving: Proving) -> None:
     lock = (project / "dvc.lock").read_text()
     md5 = recorded.stages(lock)["train"].outs["out/model"]
@@ -285,6 +300,54 @@ def test_a_stage_that_was_never_run_is_refused_unless_others_are_chosen(project:
     with pytest.raises(SetupError, match="never: "):
         proving()
     assert proving("train").same
+
+
+def test_a_stage_that_was_never_run_and_reads_but_what_others_make_is_not_passed_over(project: Path, proving: Proving) -> None:
+    (project / "dvc.yaml").write_text(
+        PIPELINE + "  size:\n    cmd: wc -c out/numbers.json > size\n    deps: [out/numbers.json]\n    outs: [size]\n"
+    )
+    commit()
+    with pytest.raises(SetupError, match=r"size: found in dvc\.yaml, expected in dvc\.lock too"):
+        proving()
+    assert not proving("train").whole
+
+
+def test_what_dvc_lock_keeps_of_a_stage_that_is_no_more_is_not_compared_with_itself(project: Path, proving: Proving) -> None:
+    entry = f"  old:\n    cmd: python3 old.py\n    outs:\n    - path: out/old\n      hash: md5\n      md5: {'d' * 32}\n      size: 1\n"
+    (project / "dvc.lock").write_text((project / "dvc.lock").read_text() + entry)
+    commit()
+    for chosen in ([], ["old"]):
+        with pytest.raises(SetupError, match=r"old: found in dvc\.lock, expected in dvc\.yaml too"):
+            proving(*chosen)
+    assert [stage.name for stage in proving("numbers", "train").stages] == ["numbers", "train"]
+
+
+def test_an_out_that_the_commit_has_and_its_stage_would_keep_is_made_again(project: Path, proving: Proving) -> None:
+    kept(project, "        persist: true\n")
+    assert [stage.name for stage in proving().parting] == ["kept"]
+
+
+def test_a_frozen_stage_whose_out_the_commit_has_is_not_taken_for_made(project: Path, proving: Proving) -> None:
+    kept(project, "    frozen: true\n")
+    with pytest.raises(FinetuneError, match=r"failed in the clone; its last lines:\n(.*\n)*.*kept"):
+        proving()
+
+
+def kept(project: Path, how: str) -> None:
+    """Commit a stage with its out, which git has."""
+    stage = "  kept:\n    cmd: test -f kept || date +%N > kept\n    deps: [make.py]\n    outs:\n    - kept:\n        cache: false\n"
+    (project / "dvc.yaml").write_text(PIPELINE + stage + how)
+    (project / "kept").write_text("once\n")
+    run("dvc", "commit", "-q", "--force", "kept")
+    commit()
+
+
+def test_stages_that_write_nothing_are_no_proof(project: Path, proving: Proving) -> None:
+    (project / "dvc.yaml").write_text(PIPELINE + "  check:\n    cmd: 'true'\n    deps: [make.py]\n")
+    make()
+    assert proving().same
+    with pytest.raises(ConfigError, match=r"check: found no outs of it in dvc\.lock"):
+        proving("check")
 
 
 def test_uncommitted_changes_are_taken_along_and_certified(project: Path, proving: Proving) -> None:

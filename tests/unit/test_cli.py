@@ -128,6 +128,43 @@ def test_prove_ends_with_2_where_it_can_not_be_made_and_says_why(commit: Path) -
     assert "git init && git add -A && git commit" in proved().stderr
 
 
+@pytest.mark.parametrize("lock", [b"stages: {train: null}", b"stages: [a]", b"stages: {train: {outs: [1]}}", b"stages:\n  \xff: {}\n"])
+def test_prove_of_a_dvc_lock_that_is_none_ends_with_2(commit: Path, lock: bytes) -> None:
+    (commit / "dvc.lock").write_bytes(lock)
+    for words in ([], ["--dirty"]):
+        done = proved(*words)
+        assert (done.exit_code, "dvc.lock: found no stages in that of this folder" in done.stderr) == (2, True)
+    subprocess.run(["git", "add", "-A"], check=True)
+    subprocess.run(["git", "commit", "-qm", "spoiled"], check=True)
+    done = proved("--rev", "main")
+    assert (done.exit_code, "dvc.lock: found no stages in that of commit" in done.stderr) == (2, True)
+
+
+def test_prove_of_settings_that_are_none_ends_with_2(commit: Path) -> None:
+    paths.PARAMS.write_text("a: [")
+    done = proved()
+    assert (done.exit_code, "settings can't be read:\n  params.yaml: while parsing" in done.stderr) == (2, True)
+
+
+def test_what_nobody_foresaw_is_no_verdict(commit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from finetune import proving
+    from tests.unit.proving.conftest import LOCKED
+
+    def crashed(*_: object) -> None:
+        raise KeyError("weights")
+
+    (commit / "dvc.lock").write_text(LOCKED)
+    monkeypatch.setattr(proving, "prove", crashed)
+    done = proved("--dirty")
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (
+        2,
+        "it could not be made, for a reason that nobody foresaw: KeyError('weights')",
+    )
+    assert "Traceback" in done.stderr
+    done = CliRunner().invoke(cli.app, ["reproduce", "x" * 300])
+    assert done.exit_code == 2
+
+
 @pytest.mark.parametrize("status", [0, 1])
 def test_prove_ends_with_the_verdict_and_prints_the_certificate_alone_where_a_machine_reads_it(
     commit: Path, monkeypatch: pytest.MonkeyPatch, status: int

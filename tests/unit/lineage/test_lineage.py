@@ -12,7 +12,7 @@ from rich.console import Console
 
 from finetune import tracking
 from finetune.errors import SetupError
-from finetune.lineage import ancestry, offspring, records, tree
+from finetune.lineage import ancestry, cache, offspring, records, tree
 from finetune.lineage.ancestry import Ancestry
 from finetune.lineage.database import Database, Unknown
 from finetune.lineage.server import Server
@@ -240,6 +240,25 @@ def test_a_database_that_a_writer_holds_is_waited_for_and_then_said(three: Path,
         named("lamp/1", known, three.parent)
     writer.close()
     assert isinstance(named("lamp/1", known, three.parent), records.Version)
+
+
+def test_a_damaged_database_is_said_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"\xff" * 5000)
+    with pytest.raises(SetupError, match=r"mlflow\.db: file is not a database\nput a copy of it back"):
+        opened(tmp_path / "mlflow.db")
+
+
+def test_a_number_beyond_all_is_no_version(three: Path) -> None:
+    with pytest.raises(SetupError, match="lamp has versions 1 to 2"):
+        named("lamp/99999999999999999999", opened(three), three.parent)
+
+
+@pytest.mark.parametrize("listing", [b"{", b"\xff", b"3", b'[{"md5": "a"}]'])
+def test_a_damaged_listing_in_dvcs_cache_is_said_with_its_place(tmp_path: Path, listing: bytes) -> None:
+    (tmp_path / "ab").mkdir()
+    (tmp_path / "ab/cd.dir").write_bytes(listing)
+    with pytest.raises(SetupError, match=r"ab/cd\.dir: found no list of files"):
+        cache.missing(tmp_path, {"models/export": "abcd.dir"})
 
 
 def test_without_a_database_it_says_what_to_do(tmp_path: Path) -> None:

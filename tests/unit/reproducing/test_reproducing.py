@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import psutil
 import pytest
@@ -17,7 +18,8 @@ from finetune import reproducing
 from finetune.clone import sweep
 from finetune.errors import FinetuneError, SetupError
 from finetune.fingerprint import Fingerprint
-from finetune.reproducing import source
+from finetune.lineage.records import Records, Run
+from finetune.reproducing import recorded, source
 from finetune.reproducing.recorded import Recorded
 from finetune.tracking import hashes
 
@@ -138,6 +140,56 @@ def test_a_clean_run_comes_out_the_same_and_leaves_nothing(pipeline: Path) -> No
     assert clones(pipeline) == []
     assert git("status", "--porcelain") == before
     assert reproducing.sentences(found) == ["first came out the same: 1 outs have the recorded bytes"]
+
+
+def test_an_entry_of_a_stage_that_is_no_more_is_left_out_and_said(pipeline: Path) -> None:
+    md5 = "d" * 32
+    Path("dvc.lock").write_text(hashes.read() + f"  old:\n    cmd: x\n    outs:\n    - path: old\n      hash: md5\n      md5: {md5}\n")
+    git("add", "-A")
+    git("commit", "-qm", "with what a stage left")
+    found, told = made(run(dirty=False, patch=None))
+    assert [out.stage for out in found.outs] == ["train"]
+    assert "old is in the recorded dvc.lock and not in this dvc.yaml" in told
+    assert reproducing.sentences(found) == [
+        "first came out the same: 1 outs have the recorded bytes; not compared, because no stage makes it: old"
+    ]
+    assert found.as_dict()["left_over"] == ["old"]
+    with pytest.raises(SetupError, match=r"old: found no such stage in the dvc\.yaml of \w{12}"):
+        made(run(commit="9" * 40, patch=None))  # of a commit with the same code nobody knows that
+
+
+def test_what_lies_in_the_commit_is_not_compared_with_itself(pipeline: Path) -> None:
+    text = DVC_YAML.replace("[models/train]\n  report", "\n    - models/train: {cache: false, persist: true}\n    frozen: true\n  report")
+    assert text != DVC_YAML
+    Path("dvc.yaml").write_text(text)
+    git("add", "-A", "-f", "models")
+    git("commit", "-qam", "a frozen stage and its out")
+    with pytest.raises(FinetuneError, match=r"the pipeline failed in the clone(.|\n)*models/train"):
+        made(run(dirty=False, patch=None))
+
+
+def test_a_recorded_stage_that_the_report_does_not_need_is_not_called_made(pipeline: Path) -> None:
+    Path("dvc.yaml").write_text(DVC_YAML + "  aside:\n    cmd: echo x > aside\n    deps: [train.py]\n    outs: [aside]\n")
+    git("commit", "-qam", "a stage aside")
+    dvc("repro", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "made")
+    assert made(run(dirty=False, patch=None))[0].same
+    with pytest.raises(SetupError, match="aside: DVC did not run it"):
+        made(run(commit="9" * 40, patch=None))
+
+
+@pytest.mark.parametrize(
+    "lock", [b"", b"stages: {train: null}", b"\xff", b"stages: {check: {cmd: x}, report: {cmd: x, outs: [{path: r, md5: a}]}}"]
+)
+def test_a_record_of_nothing_is_no_record(lock: bytes) -> None:
+    class Kept:
+        def artifact(self, _run: Run, path: str) -> bytes | None:
+            return lock if path == "dvc.lock" else None
+
+    of = Run("f" * 32, "first", "FINISHED", 0, "", {}, {})
+    with pytest.raises(SetupError, match=r"run first \(f+\): found no outs in its artifact dvc\.lock"):
+        recorded.recorded(of, cast(Records, Kept()))
 
 
 def test_a_dirty_run_comes_from_its_patch(pipeline: Path) -> None:
