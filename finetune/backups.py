@@ -3,35 +3,49 @@
 import json
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 from finetune import paths
 from finetune.tracking import hashes
 
 LIMIT = 20.0  # seconds that the remote may take to answer
-STAGES = {"train": paths.TRAIN, "dpo": paths.DPO, "export": paths.EXPORT}
+MODELS = (paths.TRAIN, paths.DPO, paths.EXPORT)
 HOW = "`dvc remote add --local -d backup <folder, or s3://bucket/path>` names a place for copies, `dvc push` sends them (docs/backups.md)"
+UNSENT = "not all of that is in the remote. `dvc push` sends what is missing"
+NOWHERE = "neither the remote nor DVC's cache has all of that. `dvc repro` makes it again, `dvc push` sends it"
+LOST = "the remote lost {} and kept the listing, by which `dvc push` takes it for whole. Remove files/md5/{}/{} there, then `dvc push`"
 
 
 def remark(limit: float = LIMIT) -> str | None:
     """What to say of the models that dvc.lock names and no remote has; None where there is nothing to say, as before any was made."""
     locked = hashes.known(hashes.read())
-    made = {stage: path for stage, path in STAGES.items() if path.as_posix() in locked}
-    here = [path for path in made.values() if Path(path).is_dir()]
+    made = [path for path in MODELS if path.as_posix() in locked]
+    here = [path for path in made if path.is_dir()]
     if _dvc("config", "core.remote", limit=limit) == "":
         return f"{_names(here)} {_have(here)} no copy elsewhere: no remote is set up. {HOW}" if here else None
     if not made:
         return None
-    answered = _dvc("status", "--cloud", "--json", *made, limit=limit)
+    # not `dvc status --cloud`: it takes a folder whose listing the remote has for whole, and is silent on what neither side has
+    answered = _dvc("data", "status", "--not-in-remote", "--granular", "--json", *map(str, made), limit=limit)
     try:
         status = json.loads(answered)
     except ValueError:
-        return f"whether {_names(list(made.values()))} have a copy elsewhere is not known: the remote could not be asked ({answered})"
-    new = {Path(name) for name, how in status.items() if how == "new"}
-    lacking = [path for path in made.values() if any(one.is_relative_to(path) for one in new)]
-    if not lacking:
-        return None
-    return f"{_names(lacking)} {_have(lacking)} no copy elsewhere: the remote has nothing of that. `dvc push` sends what is missing"
+        return f"whether {_names(made)} have a copy elsewhere is not known: the remote could not be asked ({answered})"
+    uncached, lacking = set(status.get("not_in_cache", [])), defaultdict(list)
+    for path in made:
+        if absent := [name for name in status.get("not_in_remote", []) if Path(name).is_relative_to(path)]:
+            lacking[_why(path, absent, uncached, locked[path.as_posix()])].append(path)
+    return "; ".join(f"{_names(paths)} {_have(paths)} no whole copy elsewhere: {why}" for why, paths in lacking.items()) or None
+
+
+def _why(path: Path, absent: list[str], uncached: set[str], md5: str) -> str:
+    """What is wrong with a folder's copy, and what mends it; `absent`: files of it that the remote lacks, and `path/` for their listing."""
+    if uncached.intersection(absent):
+        return NOWHERE
+    if f"{path.as_posix()}/" in absent:
+        return UNSENT
+    return LOST.format(absent[0] if len(absent) == 1 else f"{len(absent)} files, {absent[0]} among them,", md5[:2], md5[2:])
 
 
 def _dvc(*words: str, limit: float) -> str:

@@ -59,7 +59,7 @@ def test_everything_comes_back_in_a_clone_and_nothing_is_run_again(
     monkeypatch.chdir(mine)
     lacking = backups.remark()
     assert lacking is not None
-    assert lacking.startswith("models/train, models/dpo and models/export have no copy elsewhere: the remote has nothing of that")
+    assert lacking.startswith("models/train, models/dpo and models/export have no whole copy elsewhere: not all of that is in the remote")
 
     git("push", "-q", "origin", "main", folder=mine)
     dvc("push", "--run-cache", folder=mine)
