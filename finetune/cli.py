@@ -174,7 +174,9 @@ def reproduce(
 
         known = records.opened(tracking.address(_settings().tracking, paths.home()))
         found = named(subject, known, Path.cwd())
-        run = recorded(known.runs([found.runs[0].id])[found.runs[0].id] if isinstance(found, Bytes) else found, known)
+        if isinstance(found, Bytes):
+            found = known.runs([found.runs[0].id])[found.runs[0].id] if found.runs else found.versions[0]
+        run = recorded(found, known)
         made = reproducing.reproduce(run, Path.cwd(), lambda line: err.print(line, markup=False), keep)
         if as_json:
             print(json.dumps(made.as_dict(), indent=2))

@@ -5,8 +5,10 @@ import logging
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from finetune import cli, environment, paths
 from finetune.config import compose
 from finetune.errors import ConfigError, FinetuneError, SetupError
 from tests.conftest import ROOT
-from tests.unit.lineage.conftest import by_hand, database, empty_database, home, pipeline, three
+from tests.unit.lineage.conftest import by_hand, database, empty_database, home, md5, pipeline, three
 
 __all__ = ["by_hand", "database", "empty_database", "home", "pipeline", "three"]
 
@@ -256,3 +258,13 @@ def test_reproduce_that_can_not_be_made_has_a_status_of_its_own(settings: Path, 
     told = CliRunner().invoke(cli.app, ["reproduce", "nobody"])
     assert told.exit_code == cli.UNMADE
     assert "found 'nobody', expected NAME/NUMBER" in told.stderr
+
+
+def test_reproduce_of_bytes_that_only_a_version_remembers_says_how_its_run_comes_back(settings: Path, three: Path) -> None:
+    compose.write_params(["tracking.uri=null"])
+    with closing(sqlite3.connect(three)) as connection, connection:
+        connection.execute("update runs set lifecycle_stage = 'deleted'")
+    told = CliRunner().invoke(cli.app, ["reproduce", md5("y")])
+    assert told.exit_code == cli.UNMADE
+    assert "the run of this version was deleted" in told.stderr
+    assert "mlflow runs restore" in told.stderr
