@@ -54,6 +54,8 @@ class Ancestry:
     """Tracked files that were not as in the commit."""
     untracked: Sequence[str]
     """Files that stages read and nobody kept."""
+    outdated: Sequence[str]
+    """What the models were not made from as it was told at the end, `params.yaml:train` or a file: commit and settings are not theirs."""
     experiment: str | None
     experiment_commit: Commit | None
     """DVC's own commit of the experiment, which holds what differed."""
@@ -96,6 +98,7 @@ def of(subject: Subject, asked: str, records: Records, root: Path) -> Ancestry:
         commit=commits.known(sha, root) if sha else None,
         differs=_listed(tags.get("git.differs")),
         untracked=_listed(tags.get("git.untracked")),
+        outdated=_listed(tags.get("dvc.outdated")),
         experiment=tags.get("dvc.experiment"),
         experiment_commit=commits.known(saved, root) if saved else None,
         settings_sha256=tags.get("params.sha256"),

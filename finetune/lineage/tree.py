@@ -23,6 +23,8 @@ def ancestry(found: Ancestry) -> Tree:
     for name in found.same_bytes:
         tree.add(f"[b]the same bytes[/b] came out of run {escape(name)}")
     _commit(tree, found)
+    if found.outdated:
+        tree.add(f"[yellow]the models were made with other {escape(_some(found.outdated))} than commit and settings tell[/yellow]")
     values = f", {len(found.settings)} values (--json lists them)" if found.settings else ""
     tree.add(f"[b]settings[/b] sha256 {_short(found.settings_sha256)}{values}")
     _data(tree, found)

@@ -51,9 +51,11 @@ def evidence(tags: Mapping[str, str]) -> dict[str, str]:
     return {**found, **({"git.commit": tags[COMMIT]} if COMMIT in tags else {})}
 
 
-def clean(tags: Mapping[str, str]) -> bool:
-    """Whether all that a version was made from is in its commit."""
-    return "git.commit" in tags and not tags.get("git.differs") and not tags.get("git.untracked")
+def worth(tags: Mapping[str, str]) -> int:
+    """2: all that a version was made from is in its commit; 1: it is told, but not all there; 0: it is not known."""
+    if "git.commit" not in tags or "params.sha256" not in tags or tags.get("dvc.outdated") or "data.changed" in tags:
+        return 0
+    return 1 if tags.get("git.differs") or tags.get("git.untracked") else 2
 
 
 def note(client: MlflowClient, name: str, run: str, key: str, value: str) -> None:
@@ -67,7 +69,7 @@ def _renew(client: MlflowClient, found: ModelVersion, tags: Mapping[str, str]) -
     """Take another run's evidence for the same bytes, when it is newer and no worse; what was promoted keeps its own."""
     if PROMOTED in found.tags:
         return
-    if int(found.tags.get(AT, 0)) > int(tags[AT]) or (clean(found.tags) and not clean(tags)):
+    if int(found.tags.get(AT, 0)) > int(tags[AT]) or worth(found.tags) > worth(tags):
         return
     for key, value in tags.items():
         if found.tags.get(key) != value:

@@ -18,7 +18,7 @@ from .test_hashes import lock
 from .test_send import Killed
 
 pytestmark = MLFLOW
-CLEAN = {registry.COMMIT: "c" * 40, "gates": "passed"}
+CLEAN = {registry.COMMIT: "c" * 40, "params.sha256": "s", "gates": "passed"}
 Export = Callable[..., None]
 
 
@@ -104,13 +104,22 @@ def test_the_same_bytes_made_again_are_the_same_version_and_the_candidate_again(
 
 
 def test_evidence_of_a_clean_tree_takes_the_place_of_other_and_never_the_other_way(database: Path, export: Export) -> None:
-    export("dirty", "1", **{"git.differs": "conf/config.yaml", "gates.failed": "x"})
+    export("dirty", "1", **{"git.differs": "conf/config.yaml", "base.revision": "x"})
     assert versions(database)[1]["git.differs"] == "conf/config.yaml"
     export("clean", "1")
     assert versions(database)[1]["run.name"] == "clean"
-    assert not {"git.differs", "gates.failed"} & versions(database)[1].keys()
+    assert not {"git.differs", "base.revision"} & versions(database)[1].keys()
     export("untracked", "1", **{"git.untracked": "finetune/new.py"})
     assert versions(database)[1]["run.name"] == "clean"
+
+
+@pytest.mark.parametrize("tag", ["dvc.outdated", "data.changed"])
+def test_evidence_of_what_the_models_were_not_made_from_gives_way_to_any_other(database: Path, export: Export, tag: str) -> None:
+    export("reverted", "1", **{tag: "params.yaml:train"})
+    export("tuned", "1", **{"git.differs": "params.yaml"})
+    export("reverted again", "1", **{tag: "params.yaml:train"})
+    assert versions(database)[1]["run.name"] == "tuned"
+    assert tag not in versions(database)[1]
 
 
 def test_what_was_promoted_keeps_the_evidence_that_it_was_promoted_for(database: Path, export: Export) -> None:
