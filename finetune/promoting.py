@@ -51,6 +51,9 @@ def _gates(known: Ancestry, version: Version, without_gates: bool) -> list[str]:
         return ["gates: found no verdict, because the run could not say all of what it came from; `dvc repro -sf report` has it told again"]
     if known.gates == "none" and not without_gates:
         return ["gates: found none, expected some to judge it by; set evaluate.gates and run again, or say --without-gates, which is noted"]
+    if known.gates == "passed" and known.gates_differs:
+        changed = f"gates: found them passed with changes in {_some(known.gates_differs)}"
+        return [f"{changed}, expected what judges as committed; commit it, or take it back, and run again"]
     return []
 
 

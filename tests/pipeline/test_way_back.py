@@ -118,7 +118,7 @@ def test_the_champion_needs_gates_or_a_word_and_a_commit_that_is_kept(tracked: P
     assert asked(tracked, "tiny@champion")["ancestry"]["aliases"] == ["candidate", "champion"]
 
 
-def test_a_change_that_was_taken_back_is_not_forgotten(tracked: Path, tmp_path: Path) -> None:
+def test_a_change_that_was_taken_back_and_a_gate_that_shut_are_not_forgotten(tracked: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(tracked, tmp_path / "copy", symlinks=True)
     with closing(sqlite3.connect(copy / "mlflow.db")) as connection, connection:
         for table in ("model_version_tags", "registered_model_aliases", "model_versions"):
@@ -142,6 +142,14 @@ def test_a_change_that_was_taken_back_is_not_forgotten(tracked: Path, tmp_path: 
     assert "made with other params.yaml:train than commit and settings tell" in finetune(copy, "lineage", "tiny/1").stdout
     reported(made_with)
     assert "dvc.outdated" not in tags(copy, 1)
+    words = ("-S", "experiment=tiny", "-S", "tracking.experiment=copy", "-S", "evaluate.gates={dpo.seen.exact_match_low: 1.0}")
+    dvc("exp", "run", "--name", "gated", *words, folder=copy)
+    until(lambda: sent(copy))
+    assert (tags(copy, 1)["gates"], tags(copy, 1)["gates.run"]) == ("failed", run_id(copy, "gated"))
+    assert "gate dpo.seen.exact_match_low: found" in finetune(copy, "promote", "tiny/1", "--without-gates", status=1).stderr
+    dvc("exp", "run", "--name", "lower", *words[:-1], "evaluate.gates={dpo.seen.exact_match_low: 0.0}", folder=copy)
+    until(lambda: sent(copy))
+    assert finetune(copy, "promote", "tiny/1").stdout == "tiny/1 is tiny@champion now\n"
 
 
 def test_an_experiment_is_made_again_with_the_same_bytes(tracked: Path) -> None:

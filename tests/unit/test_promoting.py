@@ -109,6 +109,20 @@ def test_without_gates_one_has_to_say_so_and_it_is_noted(cached: Path, pipeline:
     assert rows(cached, "select value from model_version_tags where key = 'promoted.gates'") == [("none",)]
 
 
+def test_gates_that_an_experiment_had_count_for_the_same_bytes(cached: Path, pipeline: Pipeline) -> None:
+    pipeline("ungated", weights="b", records="x", gates="none")
+    keep_outs()
+    pipeline("gated", weights="b", records="x", gates="failed", **{"gates.failed": "dpo.a: found 0.1", "git.differs": "params.yaml"})
+    assert against(cached) == ["gate dpo.a: found 0.1; train a better one, or change evaluate.gates"]
+    with pytest.raises(PromotionError):
+        promote(cached, without_gates=True)
+    pipeline("mended", weights="b", records="x", gates="passed", **{"git.differs": "params.yaml, finetune/evaluation/gates.py"})
+    (told,) = against(cached)
+    assert told.startswith("gates: found them passed with changes in finetune/evaluation/gates.py, expected what judges as committed")
+    pipeline("lower", weights="b", records="x", gates="passed", **{"git.differs": "params.yaml"})
+    assert promote(cached) == "lamp/2 is lamp@champion now"
+
+
 def test_models_of_a_change_that_was_taken_back_are_not_what_their_commit_makes(cached: Path, pipeline: Pipeline) -> None:
     pipeline("tuned", weights="b", records="x", **{"git.differs": "params.yaml"})
     keep_outs()
@@ -121,7 +135,7 @@ def test_models_of_a_change_that_was_taken_back_are_not_what_their_commit_makes(
     assert raw.startswith("data/raw: found other files than prepare read")
 
 
-def test_a_run_that_could_not_say_what_it_came_from_is_against_it(cached: Path) -> None:
+def test_a_run_that_could_not_say_what_it_came_from_is_against_it_although_another_judged_its_bytes(cached: Path) -> None:
     with closing(sqlite3.connect(cached)) as connection, connection:
         connection.execute("delete from model_version_tags where key = 'params.sha256'")
     (told,) = against(cached)
