@@ -41,7 +41,7 @@ def promote(version: Version, records: Records, uri: str, root: Path, without_ga
 
 def refusals(known: Ancestry, version: Version, root: Path, without_gates: bool) -> list[str]:
     """Everything that is against promoting a version, each with what to do about it."""
-    return [*_gates(known, version, without_gates), *_commit(known), *_bytes(known, root)]
+    return [*_gates(known, version, without_gates), *_commit(known), *_made(known), *_bytes(known, root)]
 
 
 def _gates(known: Ancestry, version: Version, without_gates: bool) -> list[str]:
@@ -51,6 +51,9 @@ def _gates(known: Ancestry, version: Version, without_gates: bool) -> list[str]:
         return ["gates: found no verdict, because the run could not say all of what it came from; `dvc repro -sf report` has it told again"]
     if known.gates == "none" and not without_gates:
         return ["gates: found none, expected some to judge it by; set evaluate.gates and run again, or say --without-gates, which is noted"]
+    if known.gates == "passed" and known.gates_differs:
+        changed = f"gates: found them passed with changes in {_some(known.gates_differs)}"
+        return [f"{changed}, expected what judges as committed; commit it, or take it back, and run again"]
     return []
 
 
@@ -74,6 +77,19 @@ def _commit(known: Ancestry) -> list[str]:
         problems.append(
             f"commit: found {known.commit.sha[:12]} on no branch or tag, so git will lose it; `git branch NAME {known.commit.sha[:12]}`"
         )
+    return problems
+
+
+def _made(known: Ancestry) -> list[str]:
+    """What the models were made from otherwise than commit and settings tell."""
+    problems = []
+    if known.settings_sha256 is None:
+        problems.append("settings: found no hash of them, because the run could not say all of what it came from; `dvc repro -sf report`")
+    if known.outdated:
+        found = f"made from: found other {_some(known.outdated)} in dvc.lock than the run had at its end, so its commit makes other models"
+        problems.append(f"{found}; `dvc repro` makes what is committed, or commit what they were made from, {AGAIN}")
+    if known.data_changed:
+        problems.append("data/raw: found other files than prepare read; `dvc repro` reads these, or put those back, " + AGAIN)
     return problems
 
 

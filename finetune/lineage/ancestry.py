@@ -45,6 +45,10 @@ class Ancestry:
     export: str | None
     """DVC's md5 of models/export."""
     gates: str | None
+    gates_run: str | None
+    """The run that judged; with the same bytes it may be another one."""
+    gates_differs: Sequence[str]
+    """Of another one: what it judged with and its commit had not, but for settings."""
     run: str | None
     run_name: str | None
     status: str | None
@@ -54,6 +58,8 @@ class Ancestry:
     """Tracked files that were not as in the commit."""
     untracked: Sequence[str]
     """Files that stages read and nobody kept."""
+    outdated: Sequence[str]
+    """What the models were not made from as it was told at the end, `params.yaml:train` or a file: commit and settings are not theirs."""
     experiment: str | None
     experiment_commit: Commit | None
     """DVC's own commit of the experiment, which holds what differed."""
@@ -83,19 +89,24 @@ def of(subject: Subject, asked: str, records: Records, root: Path) -> Ancestry:
     sha, saved = tags.get("git.commit", tags.get(COMMIT)), tags.get("dvc.commit")
     lock = records.artifact(run, hashes.LOCK.name) if run else None
     same = records.tagged(OF_RUN, version.name) if version else []
+    told_by = run.id if run else tags.get("run")
+    judge = tags.get("gates.run", told_by) if "gates" in tags else None
     return Ancestry(
         asked=asked,
         version=version.name if version else None,
         aliases=version.aliases if version else (),
         export=tags.get("export.md5"),
         gates=tags.get("gates"),
-        run=run.id if run else tags.get("run"),
+        gates_run=judge,
+        gates_differs=_listed(tags.get("gates.differs")) if judge != told_by else [],
+        run=told_by,
         run_name=run.name if run else tags.get("run.name"),
         status=run.status if run else None,
         started=run.started if run else None,
         commit=commits.known(sha, root) if sha else None,
         differs=_listed(tags.get("git.differs")),
         untracked=_listed(tags.get("git.untracked")),
+        outdated=_listed(tags.get("dvc.outdated")),
         experiment=tags.get("dvc.experiment"),
         experiment_commit=commits.known(saved, root) if saved else None,
         settings_sha256=tags.get("params.sha256"),

@@ -22,7 +22,12 @@ def ancestry(found: Ancestry) -> Tree:
     tree.add(f"[b]run[/b] {_run(found)}")
     for name in found.same_bytes:
         tree.add(f"[b]the same bytes[/b] came out of run {escape(name)}")
+    if found.gates_run not in (None, found.run):
+        differs = f" [yellow]with changes in {escape(_some(found.gates_differs))}[/yellow]" if found.gates_differs else ""
+        tree.add(f"[b]gates[/b] {found.gates}, by run {found.gates_run}{differs}")
     _commit(tree, found)
+    if found.outdated:
+        tree.add(f"[yellow]the models were made with other {escape(_some(found.outdated))} than commit and settings tell[/yellow]")
     values = f", {len(found.settings)} values (--json lists them)" if found.settings else ""
     tree.add(f"[b]settings[/b] sha256 {_short(found.settings_sha256)}{values}")
     _data(tree, found)

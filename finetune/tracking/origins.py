@@ -3,16 +3,16 @@
     data.data/raw/records.jsonl   {"bytes": 812, "md5": …, "sha256": …} of what was read; of a package its version, of a hub its revision
     base.revision, base.sha256    the weights that were tuned
     dvc.entry.train               hash of the stage's entry in dvc.lock
+    dvc.outdated                  what in dvc.lock is not of what lies here, so that commit and settings are not those of the models
     md5.<digest>, sha256.<digest> path of the raw file, the out or the exported file that has these bytes
 
-Only `report` imports this. It says what lies in the folder now; that DVC has just compared with dvc.lock.
+Only `report` imports this. It says what lies in the folder now, and where dvc.lock, by which the models are known, is of something else.
 """
 
 import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatch
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,8 @@ from finetune.config.schema import Config
 from finetune.data import reading, templates
 from finetune.evaluation import gates
 from finetune.reporting import evidence
-from finetune.tracking import hashes
+from finetune.tracking import hashes, outdated
 
-IGNORED = Path(".dvcignore")
 PIECE = 2**20  # bytes read at once
 
 log = logging.getLogger(__name__)
@@ -38,6 +37,8 @@ def tags(cfg: Config, evaluated: Mapping[str, Any]) -> dict[str, str]:
         OSError, DataError: a source of the data, or the manifest of the export, is not there any more.
     """
     lock = hashes.read()
+    if others := outdated.names(lock):
+        log.warning("the models were made with other %s than lie here; `dvc repro` makes them anew with these", ", ".join(others))
     data = dict(sources(cfg.data))
     exported: dict[str, Any] = outputs.read_json(paths.EXPORT / "manifest.json")["files"]
     keys: dict[str, list[str]] = {}
@@ -59,6 +60,7 @@ def tags(cfg: Config, evaluated: Mapping[str, Any]) -> dict[str, str]:
         },
         **{f"data.{name}": json.dumps(file, sort_keys=True) for name, file in data.items()},
         **({} if _as_locked(cfg.data, lock) else {"data.changed": "while the pipeline ran"}),
+        **({"dvc.outdated": ", ".join(others)} if others else {}),
         **{f"dvc.entry.{stage}": entry for stage, entry in hashes.entries(lock).items() if stage != "report"},
         "gates": evaluated["gates"]["verdict"],
         **({"gates.failed": "; ".join(failed)} if (failed := gates.sentences(evaluated["gates"])) else {}),
@@ -104,16 +106,11 @@ def _packed(module: str, file: str) -> dict[str, Any]:
 
 
 def _as_locked(settings: SmartHome | Files, lock: str) -> bool:
-    """Whether data/raw still has the bytes that prepare read, by the hash in dvc.lock; what .dvcignore names doesn't count for DVC."""
+    """Whether data/raw still has the bytes that prepare read, by the hash in dvc.lock."""
     locked = hashes.known(lock).get(paths.RAW.as_posix())
     if locked is None or isinstance(settings, SmartHome):
         return True
-    patterns = (
-        [line for line in IGNORED.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
-        if IGNORED.is_file()
-        else []
-    )
-    same = hashes.folder(paths.RAW, lambda parts: any(fnmatch(part, pattern) for part in parts for pattern in patterns)) == locked
-    if not same:
-        log.warning("%s is not what prepare read any more: files there changed while the pipeline ran; run it again", paths.RAW)
-    return same
+    if outdated.same(paths.RAW, locked):
+        return True
+    log.warning("%s is not what prepare read any more: files there changed while the pipeline ran; run it again", paths.RAW)
+    return False

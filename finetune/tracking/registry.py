@@ -2,7 +2,8 @@
 
 The version is found by `export.md5`, DVC's hash of models/export, so that it may be sent twice, and the same bytes made again are the
 same version. Its tags are those of the newest run that made these bytes from a clean tree; of the newest, where none was clean; and what
-was promoted keeps those that it was promoted for.
+was promoted keeps those that it was promoted for. What the gates said is another matter: they are set without a change of the bytes, so
+the newest run that had some says it, from whatever tree.
 Every run that made them has the tag `model.version`.
 """
 
@@ -21,7 +22,9 @@ OF_RUN = "model.version"  # tag of a run: NAME/NUMBER of what it exported
 CANDIDATE = "candidate"
 MD5, AT, RUN = "export.md5", "export.at", "run"
 PROMOTED = "promoted.at"  # finetune.promoting
-EVIDENCE = ("base.", "data.", "dvc.", "environment", "gates", "git.", "made_by.", "params.")
+EVIDENCE = ("base.", "data.", "dvc.", "environment", "git.", "made_by.", "params.")
+GATES = "gates"  # tags that begin so: verdict, what failed, which run judged, and when
+CODE = (".py", ".lock", "dvc.yaml")  # what a verdict depends on beside the settings, which it is of
 COMMIT = "mlflow.source.git.commit"
 
 
@@ -29,15 +32,16 @@ def version(client: MlflowClient, run: Run, event: Event) -> str:
     """Find or create the version of what a pipeline's run exported, point `candidate` at it if none is newer, and return NAME/NUMBER."""
     name, at = event["name"], event["at"]
     tags = {MD5: event["md5"], AT: str(at), RUN: run.info.run_id, "run.name": run.info.run_name, **evidence(run.data.tags)}
+    said = verdict(run, at)
     known = client.search_model_versions(f"name = '{name}' AND tags.`{MD5}` = '{event['md5']}'")
     if known:
         number = known[0].version
-        _renew(client, known[0], tags)
+        _renew(client, known[0], tags, said)
     else:
         _register(client, name)
         source = f"{run.info.artifact_uri}/{VERSION}"
         number = client.create_model_version(
-            name, source, run.info.run_id, tags, await_creation_for=0
+            name, source, run.info.run_id, {**tags, **said}, await_creation_for=0
         ).version  # nothing is copied: no wait
     candidate = client.get_registered_model(name).aliases.get(CANDIDATE)
     if candidate is None or int(client.get_model_version(name, candidate).tags.get(AT, 0)) <= at:  # what waited in a spool may be older
@@ -51,9 +55,22 @@ def evidence(tags: Mapping[str, str]) -> dict[str, str]:
     return {**found, **({"git.commit": tags[COMMIT]} if COMMIT in tags else {})}
 
 
-def clean(tags: Mapping[str, str]) -> bool:
-    """Whether all that a version was made from is in its commit."""
-    return "git.commit" in tags and not tags.get("git.differs") and not tags.get("git.untracked")
+def verdict(run: Run, at: int) -> dict[str, str]:
+    """What a run says of the gates, as tags; `gates.differs` is what it judged with and its commit has not."""
+    tags = run.data.tags
+    if GATES not in tags:  # the run could not say all of what it came from
+        return {}
+    names = [name for key in ("git.differs", "git.untracked") for name in tags.get(key, "").split(", ") if name.endswith(CODE)]
+    differs = ", ".join([*names, *filter(None, [tags.get("dvc.outdated")])])
+    said = {key: tags[key] for key in (GATES, f"{GATES}.failed") if key in tags}
+    return {**said, f"{GATES}.run": run.info.run_id, f"{GATES}.at": str(at), **({f"{GATES}.differs": differs} if differs else {})}
+
+
+def worth(tags: Mapping[str, str]) -> int:
+    """2: all that a version was made from is in its commit; 1: it is told, but not all there; 0: it is not known."""
+    if "git.commit" not in tags or "params.sha256" not in tags or tags.get("dvc.outdated") or "data.changed" in tags:
+        return 0
+    return 1 if tags.get("git.differs") or tags.get("git.untracked") else 2
 
 
 def note(client: MlflowClient, name: str, run: str, key: str, value: str) -> None:
@@ -63,17 +80,28 @@ def note(client: MlflowClient, name: str, run: str, key: str, value: str) -> Non
         client.set_model_version_tag(model, number, key, value)
 
 
-def _renew(client: MlflowClient, found: ModelVersion, tags: Mapping[str, str]) -> None:
-    """Take another run's evidence for the same bytes, when it is newer and no worse; what was promoted keeps its own."""
-    if PROMOTED in found.tags:
-        return
-    if int(found.tags.get(AT, 0)) > int(tags[AT]) or (clean(found.tags) and not clean(tags)):
-        return
-    for key, value in tags.items():
-        if found.tags.get(key) != value:
-            client.set_model_version_tag(found.name, found.version, key, value)
-    for key in found.tags.keys() - tags.keys():
-        client.delete_model_version_tag(found.name, found.version, key)
+def _renew(client: MlflowClient, found: ModelVersion, tags: Mapping[str, str], said: Mapping[str, str]) -> None:
+    """Take what another run of the same bytes says: its evidence, when it is newer and no worse, and its verdict, when it is newer."""
+    gates = {key: value for key, value in found.tags.items() if key.startswith(GATES)}
+    if _weight(said) >= _weight(gates):
+        _replace(client, found, gates, said)
+    told = {key: value for key, value in found.tags.items() if key not in gates}
+    better = int(told.get(AT, 0)) <= int(tags[AT]) and worth(told) <= worth(tags)
+    if PROMOTED not in told and (better or told.get(RUN) == tags[RUN]):  # the same run: a sender was killed in the middle
+        _replace(client, found, told, tags)
+
+
+def _weight(said: Mapping[str, str]) -> tuple[bool, int]:
+    """Of two verdicts the newer counts, but one of no gates never against one that was judged by some."""
+    return said.get(GATES, "none") != "none", int(said.get(f"{GATES}.at", 0))
+
+
+def _replace(client: MlflowClient, version: ModelVersion, old: Mapping[str, str], new: Mapping[str, str]) -> None:
+    for key, value in new.items():
+        if old.get(key) != value:
+            client.set_model_version_tag(version.name, version.version, key, value)
+    for key in old.keys() - new.keys():
+        client.delete_model_version_tag(version.name, version.version, key)
 
 
 def _register(client: MlflowClient, name: str) -> None:

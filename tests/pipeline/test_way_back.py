@@ -15,8 +15,9 @@ import yaml
 from benchmarks import lineage
 from finetune.data import reading, templates
 from finetune.tracking import hashes, origins
+from tests.pipeline.test_dvc import dvc
 from tests.pipeline.test_tracking import query, run_id
-from tests.processes import until
+from tests.processes import sent, until
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +52,7 @@ def test_each_export_is_a_version_with_all_that_it_comes_from(tracked: Path) -> 
     assert {key.removeprefix("dvc.entry."): text for key, text in first.items() if key.startswith("dvc.entry.")} == {
         stage.replace("@", "."): entry for stage, entry in entries.items()
     }
+    assert "dvc.outdated" not in first.keys() | second.keys()
     assert first["environment"] == second["environment"]
     assert first["params.sha256"] != second["params.sha256"]
     locked = yaml.safe_load((tracked / "dvc.lock").read_text())["stages"]["export"]["outs"]
@@ -114,6 +116,40 @@ def test_the_champion_needs_gates_or_a_word_and_a_commit_that_is_kept(tracked: P
     assert finetune(tracked, "promote", "tiny/2", "--without-gates").stdout == "tiny/2 is tiny@champion now\n"
     assert tags(tracked, 2)["promoted.gates"] == "none"
     assert asked(tracked, "tiny@champion")["ancestry"]["aliases"] == ["candidate", "champion"]
+
+
+def test_a_change_that_was_taken_back_and_a_gate_that_shut_are_not_forgotten(tracked: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tracked, tmp_path / "copy", symlinks=True)
+    with closing(sqlite3.connect(copy / "mlflow.db")) as connection, connection:
+        for table in ("model_version_tags", "registered_model_aliases", "model_versions"):
+            connection.execute(f"delete from {table}")
+    params = copy / "params.yaml"
+    made_with = params.read_text().replace("experiment: finetune\n", "experiment: copy\n")  # whose artifacts are the copy's own
+
+    def reported(text: str) -> None:
+        """Commit params.yaml, then have the same bytes registered again, as `promote` advises after a commit."""
+        params.write_text(text)
+        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qam", "t"], cwd=copy, check=True)
+        dvc("repro", "-sf", "report", folder=copy)
+        until(lambda: sent(copy))
+
+    settings = yaml.safe_load(made_with)
+    settings["train"]["learning_rate"] *= 7
+    reported(yaml.safe_dump(settings, sort_keys=False))
+    assert tags(copy, 1)["dvc.outdated"] == "params.yaml:train"
+    refused = finetune(copy, "promote", "tiny/1", "--without-gates", status=1).stderr
+    assert "found other params.yaml:train in dvc.lock" in refused
+    assert "made with other params.yaml:train than commit and settings tell" in finetune(copy, "lineage", "tiny/1").stdout
+    reported(made_with)
+    assert "dvc.outdated" not in tags(copy, 1)
+    words = ("-S", "experiment=tiny", "-S", "tracking.experiment=copy", "-S", "evaluate.gates={dpo.seen.exact_match_low: 1.0}")
+    dvc("exp", "run", "--name", "gated", *words, folder=copy)
+    until(lambda: sent(copy))
+    assert (tags(copy, 1)["gates"], tags(copy, 1)["gates.run"]) == ("failed", run_id(copy, "gated"))
+    assert "gate dpo.seen.exact_match_low: found" in finetune(copy, "promote", "tiny/1", "--without-gates", status=1).stderr
+    dvc("exp", "run", "--name", "lower", *words[:-1], "evaluate.gates={dpo.seen.exact_match_low: 0.0}", folder=copy)
+    until(lambda: sent(copy))
+    assert finetune(copy, "promote", "tiny/1").stdout == "tiny/1 is tiny@champion now\n"
 
 
 def test_an_experiment_is_made_again_with_the_same_bytes(tracked: Path) -> None:

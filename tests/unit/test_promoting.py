@@ -51,6 +51,13 @@ def keep(digest: str, *files: str) -> None:
     kept(digest).write_text(json.dumps(listing))
 
 
+def keep_outs() -> None:
+    """Put all that dvc.lock names into the cache."""
+    for stage in yaml.safe_load(Path("dvc.lock").read_text())["stages"].values():
+        for out in stage["outs"]:
+            keep(out["md5"], "weights")
+
+
 def promote(database: Path, words: str = "lamp@candidate", without_gates: bool = False) -> str:
     uri = f"sqlite:///{database}"
     known = records.opened(uri)
@@ -76,9 +83,7 @@ def test_what_is_fit_becomes_the_champion_and_that_is_noted(cached: Path) -> Non
 def test_the_one_before_is_named(cached: Path, pipeline: Pipeline) -> None:
     promote(cached)
     pipeline("second", weights="b", records="x")
-    for stage in yaml.safe_load(Path("dvc.lock").read_text())["stages"].values():
-        for out in stage["outs"]:
-            keep(out["md5"], "weights")
+    keep_outs()
     assert promote(cached) == "lamp/2 is lamp@champion now, instead of lamp/1"
     assert rows(cached, "select value from model_version_tags where key = 'promoted.instead_of'") == [("lamp/1",)]
 
@@ -96,11 +101,45 @@ def test_gates_that_failed_are_against_it_whatever_is_said(cached: Path, pipelin
 
 
 def test_without_gates_one_has_to_say_so_and_it_is_noted(cached: Path, pipeline: Pipeline) -> None:
-    pipeline("first", weights="a", records="x", gates="none")
+    pipeline("ungated", weights="b", records="x", gates="none")
+    keep_outs()
     (told,) = against(cached)
     assert "--without-gates" in told
     promote(cached, without_gates=True)
     assert rows(cached, "select value from model_version_tags where key = 'promoted.gates'") == [("none",)]
+
+
+def test_gates_that_an_experiment_had_count_for_the_same_bytes(cached: Path, pipeline: Pipeline) -> None:
+    pipeline("ungated", weights="b", records="x", gates="none")
+    keep_outs()
+    pipeline("gated", weights="b", records="x", gates="failed", **{"gates.failed": "dpo.a: found 0.1", "git.differs": "params.yaml"})
+    assert against(cached) == ["gate dpo.a: found 0.1; train a better one, or change evaluate.gates"]
+    with pytest.raises(PromotionError):
+        promote(cached, without_gates=True)
+    pipeline("mended", weights="b", records="x", gates="passed", **{"git.differs": "params.yaml, finetune/evaluation/gates.py"})
+    (told,) = against(cached)
+    assert told.startswith("gates: found them passed with changes in finetune/evaluation/gates.py, expected what judges as committed")
+    pipeline("lower", weights="b", records="x", gates="passed", **{"git.differs": "params.yaml"})
+    assert promote(cached) == "lamp/2 is lamp@champion now"
+
+
+def test_models_of_a_change_that_was_taken_back_are_not_what_their_commit_makes(cached: Path, pipeline: Pipeline) -> None:
+    pipeline("tuned", weights="b", records="x", **{"git.differs": "params.yaml"})
+    keep_outs()
+    assert "found changes in params.yaml" in against(cached)[0]
+    pipeline("reverted", weights="c", records="x", **{"dvc.outdated": "params.yaml:train", "data.changed": "while the pipeline ran"})
+    keep_outs()
+    made, raw = against(cached)
+    assert "found other params.yaml:train in dvc.lock than the run had at its end" in made
+    assert "`dvc repro` makes what is committed" in made
+    assert raw.startswith("data/raw: found other files than prepare read")
+
+
+def test_a_run_that_could_not_say_what_it_came_from_is_against_it_although_another_judged_its_bytes(cached: Path) -> None:
+    with closing(sqlite3.connect(cached)) as connection, connection:
+        connection.execute("delete from model_version_tags where key = 'params.sha256'")
+    (told,) = against(cached)
+    assert told.startswith("settings: found no hash of them")
 
 
 def test_a_verdict_that_is_not_known_is_against_it_whatever_is_said(cached: Path) -> None:
@@ -112,9 +151,7 @@ def test_a_verdict_that_is_not_known_is_against_it_whatever_is_said(cached: Path
 
 def test_a_dirty_tree_is_against_it_until_a_clean_run_made_the_same_bytes(database: Path, cached: Path, pipeline: Pipeline) -> None:
     pipeline("other", weights="c", records="x", **{"git.differs": "conf/config.yaml", "git.untracked": "finetune/new.py"})
-    for stage in yaml.safe_load(Path("dvc.lock").read_text())["stages"].values():
-        for out in stage["outs"]:
-            keep(out["md5"], "weights")
+    keep_outs()
     untracked, tree = against(cached, "lamp/2")
     assert "found finetune/new.py in neither git nor DVC" in untracked
     assert "found changes in conf/config.yaml, expected it as committed" in tree
@@ -129,9 +166,7 @@ def test_an_experiment_is_promoted_when_a_branch_keeps_its_commit(cached: Path, 
     git("reset", "-q", "--hard", "HEAD~1")
     pipeline("first", weights="a", records="x")  # clean before: its evidence stays, so take other bytes
     pipeline("tuned", weights="d", records="x", **{"git.differs": "params.yaml", "dvc.commit": saved})
-    for stage in yaml.safe_load(Path("dvc.lock").read_text())["stages"].values():
-        for out in stage["outs"]:
-            keep(out["md5"], "weights")
+    keep_outs()
     (told,) = against(cached, "lamp/2")
     assert "`dvc exp branch tuned tuned` keeps DVC's commit" in told
     git("branch", "tuned", saved)

@@ -68,6 +68,18 @@ def test_an_alias_a_run_its_id_and_a_stages_run_lead_to_the_same(three: Path) ->
     assert traced(three, stage).run == traced(three, stage[:12]).run == other
 
 
+def test_what_it_was_not_made_from_and_who_judged_it_are_told(three: Path, pipeline: Pipeline) -> None:
+    pipeline("gated", weights="a", records="x", **{"dvc.outdated": "params.yaml:train, stages/train.py"})
+    found = traced(three, "gated")
+    assert found.outdated == ["params.yaml:train", "stages/train.py"]
+    assert "made with other params.yaml:train, stages/train.py than commit and settings tell" in shown(tree.ancestry(found))
+    version = traced(three, "lamp/1")
+    assert (version.run_name, version.outdated, version.gates_run) == ("again", [], found.run)
+    assert version.gates_differs == found.outdated
+    assert f"gates passed, by run {found.run} with changes in params.yaml:train, stages/train.py" in shown(tree.ancestry(version))
+    assert "gates passed, by" not in shown(tree.ancestry(found))
+
+
 def test_a_reused_stage_has_its_maker_and_the_same_bytes_all_their_runs(three: Path) -> None:
     found = traced(three, "again")
     assert found.version == "lamp/1"
@@ -113,6 +125,7 @@ def test_what_is_not_known_is_said_with_what_is_near(three: Path, tmp_path: Path
         ("lamb/1", "models there are: lamp"),
         ("lamp/9", "lamp has versions 1 to 2 and the aliases @candidate"),
         ("nobody", "found 'nobody', expected NAME/NUMBER or NAME@ALIAS"),
+        ("n" * 300, "expected NAME/NUMBER or NAME@ALIAS"),
     ):
         with pytest.raises(SetupError, match=told):
             named(words, known, tmp_path)

@@ -28,11 +28,13 @@ def files(workspace: Path, compose: Compose) -> Config:
     outputs.write_json(paths.EXPORT / "manifest.json", {"files": {"merged/model.safetensors": {"sha256": "f" * 64, "bytes": 1}}})
     raw = hashes.folder(paths.RAW, lambda parts: ".DS_Store" in parts)
     stages: dict[str, Any] = {
-        "prepare": {"deps": [{"path": "data/raw", "md5": raw}], "outs": [{"path": "data/prepared", "md5": "1.dir"}]},
-        "evaluate": {"outs": [{"path": "reports/a.jsonl", "md5": "2"}, {"path": "reports/b.jsonl", "md5": "2"}]},
+        "prepare": {"cmd": "run prepare", "deps": [{"path": "data/raw", "md5": raw}], "outs": [{"path": "data/prepared", "md5": "1.dir"}]},
+        "evaluate": {"cmd": "run evaluate", "outs": [{"path": "reports/a.jsonl", "md5": "2"}, {"path": "reports/b.jsonl", "md5": "2"}]},
         "report": {"outs": [{"path": "reports/figures", "md5": "3.dir"}]},
     }
     hashes.LOCK.write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {name: {"cmd": f"run {name}"} for name in stages}}))
+    paths.PARAMS.write_text("train: {r: 8}\n")
     sources = "{path: records.jsonl}, {path: 'package:home_assistant_intents/speech_to_phrase/en.json'}"
     return compose("data=files", f"data.sources=[{sources}, {{path: 'hub:me/mine', revision: {'a' * 40}}}]")
 
@@ -79,6 +81,16 @@ def test_raw_data_that_changed_meanwhile_is_told(files: Config, caplog: pytest.L
     with caplog.at_level(logging.WARNING):
         assert origins.tags(files, GATES)["data.changed"] == "while the pipeline ran"
     assert "data/raw is not what prepare read any more" in caplog.text
+
+
+def test_models_of_other_settings_than_these_are_told(files: Config, caplog: pytest.LogCaptureFixture) -> None:
+    assert "dvc.outdated" not in origins.tags(files, GATES)
+    lock = yaml.safe_load(hashes.LOCK.read_text())
+    lock["stages"]["prepare"]["params"] = {"params.yaml": {"train": {"r": 16}}}
+    hashes.LOCK.write_text(yaml.safe_dump(lock))
+    with caplog.at_level(logging.WARNING):
+        assert origins.tags(files, GATES)["dvc.outdated"] == "params.yaml:train"
+    assert "made with other params.yaml:train than lie here; `dvc repro` makes them anew" in caplog.text
 
 
 def test_the_embedded_data_is_its_package_whatever_lies_in_raw(files: Config, compose: Compose) -> None:

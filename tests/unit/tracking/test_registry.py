@@ -18,7 +18,7 @@ from .test_hashes import lock
 from .test_send import Killed
 
 pytestmark = MLFLOW
-CLEAN = {registry.COMMIT: "c" * 40, "gates": "passed"}
+CLEAN = {registry.COMMIT: "c" * 40, "params.sha256": "s", "gates": "passed"}
 Export = Callable[..., None]
 
 
@@ -36,7 +36,7 @@ def export(database: Path, monkeypatch: pytest.MonkeyPatch) -> Export:
             (folder / name).write_text(weights)
         lock(export={"cmd": "x", "outs": [{"path": folder.as_posix(), "md5": f"{weights * 32}.dir"}]})
         with tracking.run("report", settings()):
-            tracking.tags({**CLEAN, **tags}, on="pipeline")
+            tracking.tags({key: value for key, value in {**CLEAN, **tags}.items() if value}, on="pipeline")
             tracking.version("lamp", folder)
         if send:
             Sender(database.parent).step()
@@ -104,20 +104,61 @@ def test_the_same_bytes_made_again_are_the_same_version_and_the_candidate_again(
 
 
 def test_evidence_of_a_clean_tree_takes_the_place_of_other_and_never_the_other_way(database: Path, export: Export) -> None:
-    export("dirty", "1", **{"git.differs": "conf/config.yaml", "gates.failed": "x"})
+    export("dirty", "1", **{"git.differs": "conf/config.yaml", "base.revision": "x"})
     assert versions(database)[1]["git.differs"] == "conf/config.yaml"
     export("clean", "1")
     assert versions(database)[1]["run.name"] == "clean"
-    assert not {"git.differs", "gates.failed"} & versions(database)[1].keys()
+    assert not {"git.differs", "base.revision"} & versions(database)[1].keys()
     export("untracked", "1", **{"git.untracked": "finetune/new.py"})
     assert versions(database)[1]["run.name"] == "clean"
 
 
-def test_what_was_promoted_keeps_the_evidence_that_it_was_promoted_for(database: Path, export: Export) -> None:
+@pytest.mark.parametrize("tag", ["dvc.outdated", "data.changed"])
+def test_evidence_of_what_the_models_were_not_made_from_gives_way_to_any_other(database: Path, export: Export, tag: str) -> None:
+    export("reverted", "1", **{tag: "params.yaml:train"})
+    export("tuned", "1", **{"git.differs": "params.yaml"})
+    export("reverted again", "1", **{tag: "params.yaml:train"})
+    assert versions(database)[1]["run.name"] == "tuned"
+    assert tag not in versions(database)[1]
+
+
+def test_what_the_gates_said_is_of_the_newest_run_that_had_some_from_whatever_tree(database: Path, export: Export) -> None:
+    def said() -> tuple[str, str | None, bool, str | None]:
+        tags = versions(database)[1]
+        assert tags["run.name"] == "clean"
+        judge = rows(database, f"select name from runs where run_uuid = '{tags['gates.run']}'")[0][0]
+        return tags["gates"], tags.get("gates.failed"), judge == "clean", tags.get("gates.differs")
+
+    export("clean", "1", gates="none")
+    assert said() == ("none", None, True, None)
+    export("gated", "1", gates="failed", **{"gates.failed": "dpo.a", "git.differs": "params.yaml"})
+    assert said() == ("failed", "dpo.a", False, None)
+    export("clean", "1", gates="none")
+    assert said() == ("failed", "dpo.a", False, None), "it judged nothing"
+    differs = "params.yaml, finetune/evaluation/gates.py, README.md"
+    export("mended", "1", **{"git.differs": differs, "dvc.outdated": "reports/evaluate.json"})
+    assert said() == ("passed", None, False, "finetune/evaluation/gates.py, reports/evaluate.json")
+    export("untold", "1", **{"gates": "", "params.sha256": ""})
+    assert said()[0] == "passed", "it could not say what it came from"
+
+
+def test_a_verdict_that_waited_in_a_spool_gives_way_to_newer_ones(database: Path, export: Export) -> None:
+    export("failed", "1", send=False, gates="failed")
+    late = next((database.parent / ".tracking/spool").iterdir())
+    late.rename(database.parent / late.name)
+    export("passed", "1")
+    (database.parent / late.name).rename(late)
+    Sender(database.parent).step()
+    assert versions(database)[1]["gates"] == "passed"
+
+
+def test_what_was_promoted_keeps_the_evidence_that_it_was_promoted_for_and_tells_what_gates_say_later(
+    database: Path, export: Export
+) -> None:
     export("first", "1")
     MlflowClient(f"sqlite:///{database}").set_model_version_tag("lamp", "1", registry.PROMOTED, "today")
     export("second", "1", gates="failed")
-    assert (versions(database)[1]["run.name"], versions(database)[1]["gates"]) == ("first", "passed")
+    assert (versions(database)[1]["run.name"], versions(database)[1]["gates"]) == ("first", "failed")
 
 
 def test_what_waited_in_a_spool_is_not_the_newest(database: Path, export: Export) -> None:

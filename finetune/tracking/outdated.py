@@ -1,0 +1,81 @@
+"""Whether dvc.lock is of what lies here: else commit and settings, as they are now, are not those that the models were made from.
+
+DVC sees to that before it runs a stage, but `dvc repro -s report` looks at no other stage, and what one run made from changed files
+stays in dvc.lock when the change is taken back.
+"""
+
+import re
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from finetune import locks, paths
+from finetune.tracking import hashes
+
+PIPELINE = Path("dvc.yaml")
+IGNORED = Path(".dvcignore")
+ASKING = "report"
+PLACE = re.compile(r"\$\{\s*([^}\s]+)\s*\}")  # `${launch.command}`
+
+
+def names(lock: str) -> list[str]:
+    """What was otherwise when the models were made, sorted: `params.yaml:train`, a module, an out that was read before it was made anew.
+
+    `dvc.yaml:train` is a command: that of train has the number of processes, which decides the result. Left aside are stages that made
+    nothing, those that dvc.yaml has no more, whose entries DVC keeps, and data/raw, which is told by what of it was read.
+    """
+    yaml = YAML(typ="safe")  # DVC's own, of YAML 1.2: `no` is a word there, and 2e-05 a number
+    pipeline, entries, settings = (yaml.load(text) for text in (PIPELINE, lock, paths.PARAMS))
+    commands = _commands(pipeline["stages"], settings)
+    stages = {name: stage for name, stage in locks.stages(lock).items() if stage.outs and name != ASKING and name in commands}
+    outs = {path: md5 for stage in stages.values() for path, md5 in stage.outs.items()}
+    read = {(path, md5) for stage in stages.values() for path, md5 in stage.deps.items() if path != paths.RAW.as_posix()}
+    ran = [(key, value) for name in stages for key, value in entries["stages"][name].get("params", {}).get(str(paths.PARAMS), {}).items()]
+    return sorted(
+        {f"{PIPELINE}:{name}" for name, stage in stages.items() if stage.command != commands[name]}
+        | {f"{paths.PARAMS}:{key}" for key, value in ran if _at(settings, key) != value}
+        | {path for path, md5 in read if (outs[path] != md5 if path in outs else not _here(path, md5, outs))}
+        | {path for path, md5 in outs.items() if not md5.endswith(".dir") and not _here(path, md5, outs)}
+    )
+
+
+def same(path: Path, md5: str) -> bool:
+    """Whether a file or folder has the bytes of a hash of DVC's; what .dvcignore names doesn't count for DVC."""
+    if not path.is_dir():
+        return path.is_file() and hashes.md5(path) == md5
+    lines = IGNORED.read_text(encoding="utf-8").splitlines() if IGNORED.is_file() else []
+    patterns = [line for line in lines if line and not line.startswith("#")]
+    return hashes.folder(path, lambda parts: any(fnmatch(part, pattern) for part in parts for pattern in patterns)) == md5
+
+
+def _here(path: str, md5: str, outs: Mapping[str, str]) -> bool:
+    """Whether these bytes lie here. What a stage makes may be in the cache alone; then nothing speaks against it."""
+    if not Path(path).exists() and any(locks.overlap(path, out) for out in outs):
+        return True
+    return same(Path(path), md5)
+
+
+def _commands(declared: Mapping[str, Any], settings: dict[str, Any]) -> dict[str, str]:
+    """Stage → its command in dvc.yaml with the settings in it; `answer@base` and so on of a stage that goes through some."""
+    found = {}
+    for name, stage in declared.items():
+        through = stage.get("foreach", {"": None})
+        for key, item in through.items() if isinstance(through, dict) else zip(through, through, strict=True):
+            known = {**settings, "key": key, "item": item}
+            found[f"{name}@{key}" if key != "" else name] = PLACE.sub(partial(_value, known), str(stage.get("do", stage)["cmd"]))
+    return found
+
+
+def _value(known: dict[str, Any], place: re.Match[str]) -> str:
+    return str(_at(known, place[1]))
+
+
+def _at(values: Any, key: str) -> Any:
+    """The value of `train` or `train.r`; None where there is none."""
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
