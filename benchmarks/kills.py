@@ -158,7 +158,8 @@ def tiny(draw: random.Random) -> Iterator[Row]:
         call = draw.randint(1, 3 * calls)
         yield Row("checkpoint", stage, function, call, when, "hold", victim=next(victims))
     for stage in ("prepare", "train", "reference", "dpo", "answer@train", "export"):
-        yield replace(moment(draw, "SIGTERM", stage, "stage"), signal=signal.SIGTERM, says="exited with 143")
+        told = replace(moment(draw, "SIGTERM", stage, "stage"), signal=signal.SIGTERM, says="exited with 143")
+        yield replace(told, do="hold") if stage == "export" else told  # it works milliseconds only, and then heeds no SIGTERM
     for stage in ("train", "dpo"):
         yield replace(moment(draw, "SIGTERM", stage, "group"), signal=signal.SIGTERM, says="ended by SIGTERM")
     for stage in ("train", "dpo"):
@@ -322,8 +323,9 @@ def _kill(row: Row, dvc: subprocess.Popen[bytes], stage: int) -> bool:
                 dvc.send_signal(row.signal)
             case "group":
                 os.killpg(dvc.pid, row.signal)
-        if row.do == "hold" and row.victim == "dvc":  # an orphan that holds still can't end itself
-            dvc.wait()
+        if row.do == "hold" and (row.victim == "dvc" or row.signal == signal.SIGTERM):  # what holds still can't end itself
+            if row.victim == "dvc":
+                dvc.wait()
             process.send_signal(signal.SIGCONT)
     except (psutil.NoSuchProcess, ProcessLookupError):
         return False
