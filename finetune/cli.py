@@ -218,11 +218,13 @@ def prove(
 
 @contextmanager
 def _making_again() -> Iterator[None]:
-    """Within the block SIGTERM is Ctrl-C, by which a clone is removed, and what can't be made has an exit status of its own.
+    """Within the block SIGTERM and a closed terminal are Ctrl-C, by which a clone is removed; what can't be made has a status of its own.
 
     So has what nobody foresaw: Python's own, 1, would be the verdict that it is not the same.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # else nohup started it
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         yield
     except FinetuneError as error:

@@ -1,7 +1,7 @@
 """A clean clone to make things again in: the commit's files, no results, no cache, none of this user's settings of DVC.
 
 It lies in .cache of the repository, on the same disk, and is removed at the end; what a killed process left is removed at the next start.
-A lock, which the processes that work in it inherit, tells the two apart.
+A lock, which the dvc at work in it inherits, tells the two apart.
 """
 
 import fcntl
@@ -22,7 +22,6 @@ from filelock import FileLock
 
 from finetune import paths
 from finetune.errors import SetupError
-from finetune.tracking import hashes
 
 HELD = "held"  # file beside a clone, locked as long as somebody works in it
 KEPT = ".kept"  # file beside a clone that was to be kept
@@ -33,6 +32,8 @@ DROPPED = ("DVC_", "GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "HYDRA_", "MLFL
 GIT = ("core.hooksPath=/dev/null", "advice.detachedHead=false", "protocol.version=2", "protocol.file.allow=always")
 # wins over a cache that .dvc/config names, which may be shared and full of the results of before
 SETTINGS = "[cache]\n    dir = cache\n    type = hardlink,copy\n[core]\n    autostage = false\n"
+# has the kernel end a program with this one, and becomes that program
+MORTAL = "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGTERM); os.execvp(sys.argv[1], sys.argv[1:])"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
@@ -52,9 +53,12 @@ class Clone:
         )
 
     def follow(self, command: Sequence[str], hear: Callable[[str], None]) -> int:
-        """Run a long command, have `hear` get each line that it prints, and return its exit status; Ctrl-C ends it in order."""
+        """Run a long command, have `hear` get each line that it prints, and return its exit status.
+
+        Ctrl-C ends it in order, and it ends with this process, however that dies: a stage looks after the death of its dvc.
+        """
         with subprocess.Popen(
-            command,
+            [sys.executable, "-c", MORTAL, *command],
             cwd=self.folder,
             env=dict(self.environment),
             stdin=subprocess.DEVNULL,
@@ -102,7 +106,7 @@ class Clone:
         if outside:
             lines = [f"{out}: found a path outside of the repository, expected one in it" for out in outside]
             raise SetupError("these outs can't be made in a clone, they would be written in their own place:", lines, "mend dvc.yaml")
-        (self.folder / hashes.LOCK).unlink(missing_ok=True)
+        (self.folder / paths.LOCK).unlink(missing_ok=True)
         for place in places.values():
             if place.is_dir() and not place.is_symlink():
                 shutil.rmtree(place)

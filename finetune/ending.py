@@ -18,6 +18,7 @@ from finetune.tracking import process
 
 STATUS = 143  # 128 + SIGTERM, what shells report
 ORPHANED = "dvc, which started this stage, is gone"
+UNKNOWN = "no dvc is above this stage: it is gone, or its name is another one; start it with `dvc repro`"
 ONE = 5.0  # seconds within which all that is told counts as one: a group of processes is told at once, by `timeout` twice
 
 
@@ -47,7 +48,7 @@ def heeded() -> Iterator[None]:
         threading.Thread(target=_outlive, args=(dvc,), daemon=True).start()
     try:
         if dvc is None and "DVC_STAGE" in os.environ:  # dead already, while this stage imported what it needs
-            raise Terminated(ORPHANED)
+            raise Terminated(UNKNOWN)
         yield
     finally:
         signal.signal(signal.SIGTERM, before)

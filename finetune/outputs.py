@@ -17,6 +17,7 @@ from typing import Any
 from finetune.errors import DataError, OutputError
 
 FULL = "{}: the disk is full, so nothing of it was kept; make room and run the same command again"
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # or a quota used up
 
 
 @contextmanager
@@ -176,8 +177,8 @@ def explained(path: Path) -> Iterator[None]:
 def disk_is_full(error: BaseException) -> bool:
     """Whether this is what writing to a full disk, or over a quota, raises."""
     if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return f"(os error {errno.ENOSPC})" in str(error)  # how safetensors says it, which writes from Rust
+        return error.errno in FULL_DISK
+    return any(f"(os error {number})" in str(error) for number in FULL_DISK)  # how safetensors says it, which writes from Rust
 
 
 def _part(path: Path) -> Path:

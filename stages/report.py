@@ -69,7 +69,7 @@ def main(cfg: Config) -> None:
         tracking.tags(lambda: origins.tags(cfg, metrics["evaluate"]), on="pipeline")
         for name, path in DATASETS.items():
             tracking.dataset(name, path, on="pipeline")
-        for path in (paths.REPORT, paths.SAMPLES, paths.PARAMS, hashes.LOCK):
+        for path in (paths.REPORT, paths.SAMPLES, paths.PARAMS, paths.LOCK):
             tracking.artifact(path, on="pipeline")
         for path in drawn.values():
             tracking.artifact(path, folder=paths.FIGURES.name, on="pipeline")

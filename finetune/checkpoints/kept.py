@@ -48,7 +48,7 @@ class Kept:
         Everything is on the disk before the folder gets its name, so that a power cut leaves it whole or not there.
 
         Raises:
-            OutputError: the disk is full, and resume.disk_full says stop.
+            OutputError: it can't be written; a full disk only where resume.disk_full says stop.
         """
         if self.folder is None or (self.folder / f"step-{step}").is_dir():
             return
@@ -62,7 +62,7 @@ class Kept:
             sync(self.folder)
         except Exception as error:
             shutil.rmtree(part, ignore_errors=True)
-            if not disk_is_full(error):
+            if not isinstance(error, OSError) and not disk_is_full(error):
                 raise
             self._full(error)
             return
@@ -85,13 +85,14 @@ class Kept:
         return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
 
     def _full(self, error: Exception) -> None:
-        """The disk took no more: go on without, or stop; whatever was kept before stays."""
+        """It could not be written: go on without if the disk is full, or stop; whatever was kept before stays."""
         last = self._checkpoints()[-1:]
         before = f"the last one, {last[0].name}, stays" if last else "there is none before it"
-        if self.settings.disk_full == "stop" or not disk_is_full(error):
+        full = disk_is_full(error)
+        if self.settings.disk_full == "stop" or not full:
+            mend = "Make room, or set resume.disk_full=continue," if full else "Mend that"
             raise OutputError(
-                f"{self.folder}: a checkpoint could not be written ({error}); {before}. Make room and run the same command again, "
-                "or set resume.disk_full=continue"
+                f"{self.folder}: a checkpoint could not be written ({error}); {before}. {mend} and run the same command again"
             ) from error
         log.warning("%s: a checkpoint could not be written, because the disk is full; %s, and the stage goes on", self.folder, before)
 

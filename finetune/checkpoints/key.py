@@ -30,6 +30,7 @@ def key(cfg: Config, inputs: Sequence[Path]) -> str:
         *(f"{file.as_posix()} {sha256(file)}" for path in inputs for file in _files(path)),
         *(f"{file.relative_to(cfg.model.path).as_posix()} {sha256(file)}" for file in _beside_weights(cfg.model)),
         Fingerprint.of_this_machine(CODE).id,
+        _card(cfg.model),
         str(world.size()),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:DIGITS]
@@ -38,6 +39,15 @@ def key(cfg: Config, inputs: Sequence[Path]) -> str:
 def _beside_weights(model: Model) -> list[Path]:
     """Configuration and tokenizer of a base model in a folder, which its sha256 doesn't cover."""
     return [file for file in _files(Path(model.path)) if file.suffix != ".safetensors"] if model.source == "local" else []
+
+
+def _card(model: Model) -> str:
+    """The GPU at work: the fingerprint has all that the machine has, which may be of two kinds."""
+    if model.device == "cpu":
+        return ""
+    import torch  # only where it is needed anyway: a stage that computes nothing has no device but the CPU
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
 
 
 def _files(path: Path) -> list[Path]:

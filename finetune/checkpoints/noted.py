@@ -3,8 +3,8 @@
 If it dies there, or finds the disk full, it removes the outs and starts the stage again, which then has its last checkpoint still.
 """
 
-import hashlib
 import json
+import logging
 import os
 import shutil
 from contextlib import suppress
@@ -13,26 +13,54 @@ from pathlib import Path
 from finetune import outputs, paths
 from finetune.checkpoints import lock
 from finetune.errors import FinetuneError, OutputError
+from finetune.tracking import hashes
 
-DONE = "done.json"  # an out → its md5, by which dvc.lock shows that DVC has noted the outs of this very work
+DONE = "done.json"  # the dvc.lock in which DVC will note the outs of this work, and the md5 of one, by which that shows
+
+log = logging.getLogger(__name__)
 
 
 def finish(folder: Path, out: Path) -> None:
     """The outs are written: leave the folder to `sweep` if DVC is at work, and remove it if nobody will note anything."""
-    if "DVC_STAGE" in os.environ:
-        with suppress(OutputError), out.open("rb") as opened:
-            md5 = hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-            outputs.write_json(folder / DONE, {out.as_posix(): md5})
-            return
-    shutil.rmtree(folder)
+    if "DVC_STAGE" not in os.environ:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    try:
+        outputs.write_json(folder / DONE, {"lock": str(paths.LOCK.absolute()), "md5": hashes.md5(out)})
+    except OutputError as error:
+        log.warning("the stage is done, and %s stays until you remove it: %s", folder, error)
 
 
 def sweep() -> None:
-    """Remove what is kept of work whose outs DVC has noted; each stage does so as it starts."""
-    marks = sorted((paths.home() / ".resume").glob(f"*/*/{DONE}"))
-    noted = paths.LOCK.read_text(encoding="utf-8") if marks and paths.LOCK.is_file() else ""
-    for mark in marks:
-        with suppress(FinetuneError, OSError, ValueError):  # another process is at work there, or has removed it
-            if any(md5 in noted for md5 in json.loads(mark.read_text(encoding="utf-8")).values()):
-                with lock.held(mark.parent.with_suffix(".lock"), wait=False):
-                    shutil.rmtree(mark.parent)
+    """Remove what is kept of work whose outs DVC has noted; each stage does so as it starts.
+
+    A temporary copy of DVC's (`--temp`, `--queue`) goes with its dvc.lock, whether that had the outs or not: of those the newest stays, so
+    that there is one at most of each stage.
+    """
+    gone: dict[Path, list[Path]] = {}
+    for mark in sorted((paths.home() / ".resume").glob(f"*/*/{DONE}"), key=_written):
+        with suppress(FinetuneError, OSError, ValueError, TypeError, KeyError):  # damaged, or another process has removed it
+            done = json.loads(mark.read_text(encoding="utf-8"))
+            noting = Path(done["lock"])
+            if not noting.parent.is_dir():
+                gone.setdefault(mark.parents[1], []).append(mark.parent)
+            elif _written(noting) >= _written(mark) and done["md5"] in noting.read_text(encoding="utf-8"):
+                _remove(mark.parent)
+    for folders in gone.values():
+        for folder in folders[:-1]:
+            with suppress(FinetuneError, OSError):
+                _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove it, unless a process is at work in it (SetupError)."""
+    with lock.held(folder.with_suffix(".lock"), wait=False):
+        shutil.rmtree(folder)
+
+
+def _written(file: Path) -> int:
+    """When it was written last, in nanoseconds; 0: it is gone. An older dvc.lock may have the same md5, from the same work done before."""
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

@@ -6,9 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
+from finetune import paths
 from finetune.lineage import commits
 
-LOCK = "dvc.lock"
 FILE = {"blob", "tree"}
 MOST = 300  # commits of dvc.lock that are looked through for other seeds, the newest first
 
@@ -49,7 +49,7 @@ class Repository:
 
     def with_results(self) -> list[str]:
         """Commits that hold another dvc.lock than the one before, of all branches, tags and experiments; at most MOST."""
-        command = ["git", "log", "--all", "--format=%H", f"--max-count={MOST}", "--", LOCK]
+        command = ["git", "log", "--all", "--format=%H", f"--max-count={MOST}", "--", str(paths.LOCK)]
         logged = subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=False).stdout.split()
         return list(dict.fromkeys([*(commit for found in self.experiments.values() for commit in found), *logged]))
 

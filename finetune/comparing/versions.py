@@ -11,7 +11,7 @@ import yaml
 from finetune import environment, paths
 from finetune.comparing import numbers
 from finetune.comparing.locks import Lock
-from finetune.comparing.repository import LOCK, Repository
+from finetune.comparing.repository import Repository
 from finetune.comparing.tracked import Tracked, TrackedRun
 from finetune.errors import FinetuneError, SetupError
 from finetune.locks import LOADER
@@ -78,7 +78,7 @@ class Version:
     def notes(self) -> list[str]:
         """What a reader must know before trusting the rest."""
         if not self.lock.entries:
-            return [f"has no {LOCK} with results; `dvc repro` makes them"]
+            return [f"has no {paths.LOCK} with results; `dvc repro` makes them"]
         notes = []
         if changed := self._changed_settings():
             notes.append(
@@ -159,14 +159,14 @@ def others(repository: Repository, known: Sequence[Version], also: Sequence[Mapp
     wanted = [{md5.encode() for md5 in inputs.values()} for inputs in also]
     found: dict[bytes, Version] = {}
     for commit in [None, *repository.with_results()]:
-        text = repository.read(commit, LOCK)
+        text = repository.read(commit, str(paths.LOCK))
         if text is not None and text not in found and any(all(md5 in text for md5 in inputs) for inputs in wanted):
             found[text] = Version(commit or WORKSPACE, "", commit, text.decode(errors="replace"), "", repository)
     return [version for version in found.values() if version.lock_text not in {one.lock_text for one in known}]
 
 
 def _of_commit(name: str, title: str, commit: str | None, repository: Repository) -> Version:
-    lock, params = (repository.read(commit, path) for path in (LOCK, str(paths.PARAMS)))
+    lock, params = (repository.read(commit, path) for path in (str(paths.LOCK), str(paths.PARAMS)))
     if params is None:
         raise SetupError(f"{name}: found no {paths.PARAMS} in {title}", ["expected what a run leaves there"], "name a run of this pipeline")
     return Version(name, title, commit, (lock or b"").decode(errors="replace"), params.decode(errors="replace"), repository)
@@ -177,12 +177,12 @@ def _of_run(name: str, run: TrackedRun, repository: Repository) -> Version:
     title = f"MLflow's run {run.name}"
     if run.commit is not None and repository.commit(run.commit) is not None:
         return _of_commit(name, f"{title}, commit {run.commit[:7]}", run.commit, repository)
-    texts = {path: run.text(path) for path in (LOCK, str(paths.PARAMS))}
-    if missing := [path for path, text in texts.items() if text is None]:
+    texts = {path: run.text(str(path)) for path in (paths.LOCK, paths.PARAMS)}
+    if missing := [str(path) for path, text in texts.items() if text is None]:
         raise FinetuneError(
             f"{name}: {title} left no {' and no '.join(missing)}, as a run does that ended with its report; name another one"
         )
-    return Version(name, title, run.started_from, texts[LOCK] or "", texts[str(paths.PARAMS)] or "", repository, run.metrics, whole=False)
+    return Version(name, title, run.started_from, texts[paths.LOCK] or "", texts[paths.PARAMS] or "", repository, run.metrics, whole=False)
 
 
 def _md5(content: bytes) -> str:

@@ -7,6 +7,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+from finetune import paths
 from finetune.fingerprint import Fingerprint
 from finetune.lineage import commits
 from finetune.lineage.commits import Commit
@@ -87,7 +88,7 @@ def of(subject: Subject, asked: str, records: Records, root: Path) -> Ancestry:
     else:  # its own evidence, also where the version has that of another run
         tags = {**run.tags, **({"export.md5": version.tags["export.md5"]} if version else {})}
     sha, saved = tags.get("git.commit", tags.get(COMMIT)), tags.get("dvc.commit")
-    lock = records.artifact(run, hashes.LOCK.name) if run else None
+    lock = records.artifact(run, paths.LOCK.name) if run else None
     same = records.tagged(OF_RUN, version.name) if version else []
     told_by = run.id if run else tags.get("run")
     judge = tags.get("gates.run", told_by) if "gates" in tags else None

@@ -5,6 +5,7 @@ result, and the certificate says where it parts and why.
 """
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from typing import Any
 from finetune import clone, environment, instructions, locks, paths, tracking
 from finetune.clone import Clone
 from finetune.config.schema import Config
-from finetune.errors import ConfigError, SetupError
+from finetune.errors import ConfigError, FinetuneError, SetupError
 from finetune.fingerprint import Fingerprint
 from finetune.lineage import cache
 from finetune.locks import Stage
@@ -32,6 +33,8 @@ from finetune.tracking import hashes
 
 PLACE = Path(".cache") / "prove"
 
+log = logging.getLogger(__name__)
+
 
 def prove(
     repository: Repository, subject: Subject, chosen: Sequence[str], tell: Tell, cfg: Config, offline: bool = False, third: bool = True
@@ -46,8 +49,11 @@ def prove(
     """
     first = recorded.stages(subject.lock)
     names = _named(chosen, first)
+    if parted := inputs.parted(first, names):
+        remedy = "`dvc repro` was stopped in between: run it to its end, commit dvc.lock, and prove that"
+        raise SetupError("dvc.lock contradicts itself, so there is nothing to compare:", parted, remedy)
     kept = Kept(repository.root, cache.folder(repository.root))
-    lock = {hashes.LOCK: subject.lock.encode(errors="surrogateescape")}
+    lock = {paths.LOCK: subject.lock.encode(errors="surrogateescape")}
     fetch = None if offline else partial(inputs.fetch, repository.root, subject.recorded_in)
     with clone.clean(repository.root, repository.root / PLACE, subject.commit, subject.patch, lock, offline) as made:
         _complete(made.stages(), first, names, whole=not chosen)
@@ -57,6 +63,7 @@ def prove(
         if old := inputs.stale(made, names if chosen else None):
             remedy = "run `dvc repro` (or `dvc exp run`), commit dvc.lock, and prove that"
             raise SetupError("dvc.lock records what was made of other inputs than these, so there is nothing to compare:", old, remedy)
+        packages = environment.locked_differences(environment.lock_that_applies(made.folder))
         seconds = remaking.remake(made, [first[name] for name in names], not chosen, _comparing(made, first, tell))
         stages = [_made(made, first[name], kept) for name in names]
         if fetch is not None and (missing := [out for stage in stages for out in stage.unread]):
@@ -65,7 +72,6 @@ def prove(
         compared = {name: found for name in losses.TRAININGS if name in names and (found := _losses(made, first[name], kept)) is not None}
         with _instructions(made), tracking.run("prove", cfg, subject.lock):
             machine = Fingerprint.of_this_machine(made.folder)
-            packages = environment.locked_differences(environment.lock_that_applies(made.folder))
             certificate = Certificate(
                 subject, machine.lock, not chosen, stages, compared, brought, packages, machine, _origins(names), seconds
             )
@@ -143,7 +149,7 @@ def _comparing(made: Clone, first: Mapping[str, Stage], tell: Tell) -> Callable[
 
 def _now(made: Clone) -> dict[str, Stage]:
     """The stages that were made in the clone: of the first run its dvc.lock has nothing any more."""
-    return locks.stages(hashes.read(made.folder / hashes.LOCK))
+    return locks.stages(hashes.read(made.folder / paths.LOCK))
 
 
 def _made(made: Clone, first: Stage, kept: Kept) -> Made:
@@ -196,8 +202,12 @@ def _origin(maker: Mapping[str, Any] | None) -> Origin | None:
     return Origin(maker["run"], maker["name"], maker.get("environment"), tuple(maker.get("differences", ())))
 
 
-def _again(made: Clone, parting: Made, tell: Tell) -> Again:
-    """Make the first stage that parts once more, from the inputs that it had."""
-    remaking.remake(made, [parting.first], False, lambda moment: tell(moment, None))
+def _again(made: Clone, parting: Made, tell: Tell) -> Again | None:
+    """Make the first stage that parts once more, from the inputs that it had; None: that failed, or was stopped, and the verdict stands."""
+    try:
+        remaking.remake(made, [parting.first], False, lambda moment: tell(moment, None))
+    except (FinetuneError, KeyboardInterrupt) as error:
+        log.warning("%s was not made a third time: %s", parting.name, str(error) or "interrupted")
+        return None
     third = _now(made)[parting.name].outs
     return "as the second" if third == parting.second.outs else "as the first" if third == parting.first.outs else "unlike both"

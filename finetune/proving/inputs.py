@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from finetune import locks
+from finetune import locks, paths
 from finetune.clone import Clone
 from finetune.errors import FinetuneError, SetupError
 from finetune.locks import Stage
@@ -53,6 +53,20 @@ def bring(
     return brought
 
 
+def parted(stages: Mapping[str, Stage], chosen: Sequence[str]) -> list[str]:
+    """One line for each out that a chosen stage read otherwise than dvc.lock records it: one of the two is of another run."""
+    made: dict[str, list[str]] = {}
+    for stage in stages.values():
+        for path, md5 in stage.outs.items():
+            made.setdefault(path, []).append(md5)
+    return [
+        f"{name}: found {path} with the hash {md5} among what it read, expected {' or '.join(made[path])}, as it was made last"
+        for name in chosen
+        for path, md5 in stages[name].deps.items()
+        if path in made and md5 not in made[path]
+    ]
+
+
 def stale(made: Clone, chosen: Sequence[str] | None) -> list[str]:
     """One line for each input of these stages (None: of all in dvc.yaml) that is not the one that dvc.lock records.
 
@@ -65,7 +79,7 @@ def stale(made: Clone, chosen: Sequence[str] | None) -> list[str]:
     if said.returncode:
         raise FinetuneError(f"DVC can't read the clone: {said.stderr.strip()}")
     status: dict[str, list[Any]] = json.loads(said.stdout or "{}")
-    made_by_stages = [out for stage in locks.stages(hashes.read(made.folder / hashes.LOCK)).values() for out in stage.outs]
+    made_by_stages = [out for stage in locks.stages(hashes.read(made.folder / paths.LOCK)).values() for out in stage.outs]
     lines = []
     for name, changes in status.items():
         for change in changes if chosen is None or name in chosen else []:
@@ -117,11 +131,10 @@ def _bring_recorded(made: Clone, wanted: Mapping[str, str], kept: Kept, fetch: F
 
 def _ignored_by_git(made: Clone, repository: Repository, read: Iterable[str]) -> dict[str, str]:
     """Files in folders that stages read that this user has, and git ignores: they are in DVC's hash of the folder."""
-    printed = repository.text("ls-files", "--others", "--ignored", "--exclude-standard", "-z", "--", *read)
     brought = {}
-    for name in printed.split("\0"):
+    for name in repository.ignored(read):
         file = Path(name)
-        if not name or (made.folder / file).exists() or any(file.match(pattern) for pattern in BY_TOOLS) or "__pycache__" in file.parts:
+        if (made.folder / file).exists() or any(file.match(pattern) for pattern in BY_TOOLS) or "__pycache__" in file.parts:
             continue
         if any((repository.root / f"{above}.dvc").is_file() for above in (file, *file.parents)):
             continue  # of `dvc add` in the folder as it is now; the commit's own were brought

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from finetune import locks
+from finetune import locks, paths
 from finetune.clone import Clone
 from finetune.errors import FinetuneError, SetupError
 from finetune.locks import Stage
@@ -64,7 +64,7 @@ def remake(made: Clone, stages: Sequence[Stage], whole: bool, tell: Callable[[Mo
         where = f"stage {stage} failed" if stage else "DVC could not begin"
         raise FinetuneError("\n".join([f"{where} in the clone; its last lines:", *(f"  {line}" for line in last)]))
     done()
-    now = locks.stages(hashes.read(made.folder / hashes.LOCK))
+    now = locks.stages(hashes.read(made.folder / paths.LOCK))
     if unmade := [stage.name for stage in stages if stage.name not in seconds or stage.name not in now]:
         lines = [f"{name}: DVC did not run it" for name in unmade]
         raise SetupError("stages were not made in the clone, so there is nothing to compare:", lines, "let none be `frozen` in dvc.yaml")

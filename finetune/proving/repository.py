@@ -1,7 +1,7 @@
 """What git knows of the folder that is proved, and what of it is committed nowhere."""
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from finetune.errors import SetupError
@@ -50,7 +50,11 @@ class Repository:
 
     def untracked(self) -> list[str]:
         """Files that git neither tracks nor ignores."""
-        return _names(self.ask("ls-files", "--others", "--exclude-standard", "-z"))
+        return self._files(self.ask("ls-files", "--others", "--exclude-standard", "-z"))
+
+    def ignored(self, within: Iterable[str]) -> list[str]:
+        """Files that git ignores, of these files and folders."""
+        return self._files(self.ask("ls-files", "--others", "--ignored", "--exclude-standard", "-z", "--", *within))
 
     def patch(self) -> bytes:
         """The difference of the tracked files from HEAD, in the form that `git apply` takes."""
@@ -64,6 +68,15 @@ class Repository:
         said = subprocess.run(command, cwd=self.root, input=asked.encode(), capture_output=True, check=True).stdout.decode().splitlines()
         per = len(paths)
         return [experiment for position, experiment in enumerate(experiments) if said[position * per : (position + 1) * per] == here]
+
+    def _files(self, printed: bytes) -> list[str]:
+        """What git printed, with the files below in place of a folder: a link, or a repository of its own, is one name for git."""
+        found = []
+        for name in _names(printed):
+            place = self.root / name
+            below = [file.relative_to(self.root) for file in sorted(place.rglob("*")) if file.is_file()] if place.is_dir() else []
+            found += [file.as_posix() for file in below if ".git" not in file.parts] if place.is_dir() else [name]
+        return found
 
 
 def _names(printed: bytes) -> list[str]:

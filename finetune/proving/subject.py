@@ -10,7 +10,6 @@ from finetune.errors import SetupError
 from finetune.lineage import commits
 from finetune.lineage.commits import Experiment
 from finetune.proving.repository import Repository
-from finetune.tracking.hashes import LOCK
 
 CODE = ("conf", "finetune", "hydra_plugins", "stages")  # a new file there can change a result, listed in dvc.yaml or not
 REMEDY = (
@@ -77,17 +76,17 @@ def find(repository: Repository, revision: str | None = None, dirty: bool = Fals
     if revision is not None:
         return _named(repository, revision)
     changed, new = repository.changed(), _relevant(repository)
-    inputs = [name for name in changed if name != LOCK.as_posix()]
-    if (changed or new) and not new and (experiment := _as_it_lies_here(repository)):
+    inputs = [name for name in changed if name != paths.LOCK.as_posix()]
+    if changed and not new and (experiment := _as_it_lies_here(repository)):
         return Subject(experiment.commit, _lock_of(repository, experiment.commit), experiment=experiment)
     if (inputs or new) and not dirty:
         lines = [*(f"{name}: differs from the commit" for name in inputs), *(f"{name}: is new" for name in new)]
         raise SetupError("uncommitted changes, of which nobody else could make the same again:", lines, REMEDY)
     lock = _here(repository)
     if not (inputs or new):
-        return Subject(repository.head, _recorded(lock, "this folder"), lock_committed=LOCK.as_posix() not in changed)
+        return Subject(repository.head, _recorded(lock, "this folder"), lock_committed=paths.LOCK.as_posix() not in changed)
     patch = repository.patch()
-    return Subject(repository.head, _recorded(lock, "this folder"), LOCK.as_posix() not in changed, None, patch, tuple(new))
+    return Subject(repository.head, _recorded(lock, "this folder"), paths.LOCK.as_posix() not in changed, None, patch, tuple(new))
 
 
 def _named(repository: Repository, revision: str) -> Subject:
@@ -110,9 +109,9 @@ def _named(repository: Repository, revision: str) -> Subject:
 
 def _as_it_lies_here(repository: Repository) -> Experiment | None:
     """The newest experiment all of whose tracked files are as they are in the folder."""
-    if not (repository.root / LOCK).is_file():
+    if not (repository.root / paths.LOCK).is_file():
         return None
-    alike = repository.holding(commits.experiments(repository.root), [paths.PARAMS, LOCK])
+    alike = repository.holding(commits.experiments(repository.root), [paths.PARAMS, paths.LOCK])
     return next((experiment for experiment in alike if not repository.changed(experiment.commit)), None)
 
 
@@ -128,12 +127,12 @@ def _inside(file: Path, folders: Iterable[Path]) -> bool:
 
 def _here(repository: Repository) -> str:
     """The folder's dvc.lock, decoded as git's answers are, so that bytes that are no text stay the same."""
-    file = repository.root / LOCK
+    file = repository.root / paths.LOCK
     return file.read_text(encoding="utf-8", errors="surrogateescape") if file.is_file() else ""
 
 
 def _lock_of(repository: Repository, commit: str) -> str:
-    return _recorded(repository.file(commit, LOCK) or "", f"commit {commit[:12]}")
+    return _recorded(repository.file(commit, paths.LOCK) or "", f"commit {commit[:12]}")
 
 
 def _recorded(lock: str, where: str) -> str:

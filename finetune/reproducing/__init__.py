@@ -148,10 +148,10 @@ def _made(made: Clone, expected: Mapping[str, Mapping[str, str]], whole: bool, t
         FinetuneError: it fails.
         SetupError: it left out a stage.
     """
-    before = locks.stages(hashes.read(made.folder / hashes.LOCK)).values()
+    before = locks.stages(hashes.read(made.folder / paths.LOCK)).values()
     made.forget({out for outs in [*expected.values(), *(stage.outs for stage in before)] for out in outs})
     _run(made, whole, tell)
-    again = {name: stage.outs for name, stage in locks.stages(hashes.read(made.folder / hashes.LOCK)).items()}
+    again = {name: stage.outs for name, stage in locks.stages(hashes.read(made.folder / paths.LOCK)).items()}
     if unmade := [name for name in expected if name not in again]:
         lines = [f"{name}: DVC did not run it" for name in unmade]
         raise SetupError("stages were not made in the clone, so there is nothing to compare:", lines, "let none be `frozen` in dvc.yaml")

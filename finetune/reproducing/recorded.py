@@ -12,7 +12,6 @@ from finetune.errors import SetupError
 from finetune.fingerprint import Fingerprint
 from finetune.lineage import ancestry
 from finetune.lineage.records import COMMIT, Records, Run, Version
-from finetune.tracking import hashes
 
 PATCH = "uncommitted.diff"
 
@@ -69,7 +68,7 @@ def recorded(subject: Version | Run, records: Records) -> Recorded:
         SetupError: its run, or the dvc.lock that says what came out, is not in MLflow; or that says nothing.
     """
     run = _run(subject, records)
-    lock = records.artifact(run, hashes.LOCK.name)
+    lock = records.artifact(run, paths.LOCK.name)
     if lock is None:
         found = f"run {run.name} ({run.id}): found no dvc.lock among its artifacts, expected the hashes of what it made"
         raise SetupError("nothing can be compared:", [found], "a run has it from its stage report on; take one that came to its end")

@@ -6,9 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path, PurePath
 
-from finetune import locks
-
-LOCK = Path("dvc.lock")
+from finetune import locks, paths
 
 
 def entries(lock: str) -> dict[str, str]:
@@ -33,7 +31,7 @@ def inputs(lock: str) -> list[str]:
     return sorted(locks.sources(locks.stages(lock)))
 
 
-def read(lock: Path = LOCK) -> str:
+def read(lock: Path = paths.LOCK) -> str:
     """The text of dvc.lock, empty where there is none. A stage only carries it: parsing takes 60 ms, and is left to the sender."""
     return lock.read_text(encoding="utf-8", errors="replace") if lock.is_file() else ""
 

@@ -76,9 +76,10 @@ def dvc() -> psutil.Process | None:
     """The nearest dvc above this process: in a queue that is the one of this task, not the worker that started it."""
     for process in psutil.Process().parents():
         try:
-            words = process.cmdline()[:3]  # `dvc …`, `python …/dvc …`, `python -m dvc …`
+            words = process.cmdline()  # `dvc …`, `python …/dvc …`, `python -X utf8 -m dvc …`
         except psutil.Error:
             continue
-        if any(Path(word).name == "dvc" for word in words):
+        program = words[: words.index("-m") + 2 if "-m" in words else 3]
+        if any(Path(word).name == "dvc" for word in program):
             return process
     return None

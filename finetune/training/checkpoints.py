@@ -86,7 +86,7 @@ class Saving(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Ask for a checkpoint where one is due."""
         self._begun = time.monotonic()
-        answers = of_all((self._due(), self._told()))
+        answers = of_all((self._due(state), self._told()))
         self.ended = next((told for _, told in answers if told), None)
         control.should_save = answers[0][0] or self.ended is not None
         control.should_training_stop = control.should_training_stop or self.ended is not None
@@ -96,9 +96,11 @@ class Saving(TrainerCallback):
         self._last = time.monotonic()
         self._cost = self._last - self._begun
 
-    def _due(self) -> bool:
+    def _due(self, state: TrainerState) -> bool:
         if not self._seconds:
             return self._seconds is not None
+        if 0 < state.max_steps <= state.global_step:  # validation follows, and writing the model
+            return True
         stretched = min(self._cost / SHARE, AT_MOST)
         return self._begun - self._last >= max(self._seconds, stretched)
 

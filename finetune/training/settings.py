@@ -6,6 +6,8 @@ from typing import Any
 from finetune.config.schema import DpoAdapter, DpoFull, Full, Lora, Model
 from finetune.training import world
 
+HOURS = 24  # that the others wait for the first, which alone validates and saves; when one dies, torch's launcher ends them all
+
 
 def arguments(model: Model, training: Lora | Full | DpoAdapter | DpoFull, seed: int, scratch: Path) -> dict[str, Any]:
     """Return keyword arguments for SFTConfig and DPOConfig alike. scratch: where a trainer may write; nothing in it is a result."""
@@ -31,6 +33,7 @@ def arguments(model: Model, training: Lora | Full | DpoAdapter | DpoFull, seed: 
         "use_cpu": on_cpu,
         "ddp_backend": None if world.size() == 1 else "gloo" if on_cpu else "nccl",
         "ddp_find_unused_parameters": False,
+        "ddp_timeout": HOURS * 3600,
         "dataloader_pin_memory": not on_cpu,
         "dataloader_num_workers": 0,
         "seed": seed % 2**32,

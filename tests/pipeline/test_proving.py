@@ -127,7 +127,7 @@ def test_a_proof_is_in_mlflow_with_the_runs_that_it_is_of(tracked: Path) -> None
     assert makers["dpo"]["pipeline"] == "second"
 
 
-@pytest.mark.parametrize(("sign", "left"), [(signal.SIGINT, []), (signal.SIGTERM, []), (signal.SIGKILL, ["a clone"])])
+@pytest.mark.parametrize(("sign", "left"), [(signal.SIGINT, []), (signal.SIGTERM, []), (signal.SIGHUP, []), (signal.SIGKILL, ["a clone"])])
 def test_an_end_in_the_middle_leaves_nothing_running_and_at_most_a_clone_for_the_next_start(
     finished: Path, sign: signal.Signals, left: list[str]
 ) -> None:

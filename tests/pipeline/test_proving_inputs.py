@@ -294,6 +294,43 @@ def test_a_dvc_lock_of_other_inputs_is_refused_before_anything_runs(project: Pat
     assert len(seen()) == ran
 
 
+def test_a_dvc_lock_that_contradicts_itself_is_refused_before_anything_runs(project: Path, proving: Proving) -> None:
+    (project / "raw/b.txt").write_text("b")
+    run("dvc", "repro", "-q", "numbers")  # as where `dvc repro` was stopped before train
+    commit()
+    ran = len(seen())
+    for chosen in ((), ("train",)):
+        with pytest.raises(SetupError, match=r"train: found out/numbers\.json with the hash \w+ among what it read, expected \w+, as"):
+            proving(*chosen)
+    assert len(seen()) == ran
+    assert proving("numbers").same
+
+
+def test_the_verdict_stands_where_a_third_run_fails(project: Path, proving: Proving) -> None:
+    once = "import pathlib; again = pathlib.Path('again'); sys.argv[1] == 'train' and again.exists() and sys.exit('full'); again.touch()\n"
+    (project / "make.py").write_text(PROGRAM.replace("random.Random(7)", "random.Random()") + once)
+    (project / ".gitignore").write_text((project / ".gitignore").read_text() + "/again\n")
+    run("dvc", "repro", "-q", "numbers")
+    (project / "again").unlink()
+    make()
+    certificate = proving("train")
+    assert [stage.name for stage in certificate.parting] == ["train"]
+    assert certificate.again is None
+    assert telling.CERTIFICATE.is_file()
+
+
+def test_a_repository_among_the_raw_data_is_brought_file_by_file(project: Path, proving: Proving) -> None:
+    inner = project / "raw/hub.private.txt"
+    inner.mkdir()
+    run("git", "init", "-q", str(inner))
+    (inner / "a.json").write_text("{}")
+    (project / "make.py").write_text(PROGRAM.replace('if file.suffix == ".txt"', "if file.is_file()"))
+    make()
+    certificate = proving()
+    assert certificate.same
+    assert list(certificate.brought) == ["raw/hub.private.txt/a.json"]
+
+
 def test_a_stage_that_was_never_run_is_refused_unless_others_are_chosen(project: Path, proving: Proving) -> None:
     (project / "dvc.yaml").write_text(PIPELINE + "  never:\n    cmd: python3 make.py never\n    deps: [make.py]\n    outs: [out/never]\n")
     commit()

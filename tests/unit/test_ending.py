@@ -145,4 +145,4 @@ def test_sigterm_to_dvc_and_its_stage_lets_the_stage_keep_what_it_is_at(tmp_path
 def test_a_stage_whose_dvc_died_before_it_began_does_not_begin(tmp_path: Path) -> None:
     note = tmp_path / "note"
     subprocess.run([sys.executable, "-c", WORK, str(note)], cwd=ROOT, env=os.environ | {"DVC_STAGE": "train"}, check=True)
-    assert note.read_text() == ending.ORPHANED
+    assert note.read_text() == ending.UNKNOWN

@@ -59,9 +59,10 @@ def test_a_full_disk_is_said_in_words_and_leaves_nothing(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_under_safetensors_is_said_in_the_same_words(tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", ["No space left on device (os error 28)", "Disk quota exceeded (os error 122)"])
+def test_a_full_disk_under_safetensors_is_said_in_the_same_words(tmp_path: Path, said: str) -> None:
     with pytest.raises(OutputError, match="the disk is full"):
-        half(tmp_path / "out", SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), outputs.folder)
+        half(tmp_path / "out", SafetensorError(f"Error while serializing: I/O error: {said}"), outputs.folder)
     assert list(tmp_path.iterdir()) == []
 
 

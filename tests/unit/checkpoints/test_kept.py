@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +144,19 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
             found.save(2, writes("second"))
             assert "because the disk is full; the last one, step-1, stays, and the stage goes on" in caplog.text
         else:
-            with pytest.raises(OutputError, match=r"the last one, step-1, stays. Make room .* or set resume.disk_full=continue"):
+            with pytest.raises(OutputError, match=r"the last one, step-1, stays. Make room, or set resume.disk_full=continue, and run"):
                 found.save(2, writes("second"))
     assert newest(found) == "step-1"
     assert names(found) == ["step-1"]
+
+
+def test_a_disk_that_takes_nothing_for_another_reason_is_no_full_one(open_work: Callable[..., Kept]) -> None:
+    def fails(_: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    found = open_work("resume.disk_full=continue")
+    with pytest.raises(OutputError, match=r"could not be written \(.*Read-only file system\); there is none before it. Mend that and run"):
+        found.save(1, fails)
 
 
 def test_a_checkpoint_that_can_not_be_read_is_not_taken_for_a_damaged_one(
@@ -217,6 +227,15 @@ def test_another_result_never_goes_on_from_this_one(
         others[f"tokenizer {content}"] = open_work(*local).folder
     INPUT.write_text("two")
     others["data"] = open_work().folder
+
+
+def test_another_gpu_of_this_machine_never_goes_on_from_this_one(open_work: Callable[..., Kept], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = set()
+    for name in ("NVIDIA H100", "NVIDIA L4"):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+        monkeypatch.setattr("torch.cuda.get_device_name", partial(str, name))
+        found.add(open_work("model.device=cuda").folder)
+    assert len(found) == 2
 
 
 def test_what_determines_no_result_has_the_same_folder(open_work: Callable[..., Kept], monkeypatch: pytest.MonkeyPatch) -> None:

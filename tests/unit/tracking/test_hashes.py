@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from finetune import paths
 from finetune.tracking import hashes
 
 
@@ -29,7 +30,7 @@ def test_digests_are_those_that_dvc_gives(home: Path) -> None:
 
 
 def lock(**stages: object) -> None:
-    hashes.LOCK.write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+    paths.LOCK.write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
 
 
 def test_under_dvc_the_lock_is_believed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +53,7 @@ def test_an_entry_changes_with_what_a_stage_was(home: Path) -> None:
 
 
 def test_a_lock_with_conflict_marks_is_as_good_as_none(home: Path) -> None:
-    hashes.LOCK.write_text("<<<<<<< HEAD\nschema: '2.0'\n=======\n")
+    paths.LOCK.write_text("<<<<<<< HEAD\nschema: '2.0'\n=======\n")
     assert hashes.entries(hashes.read()) == {}
-    hashes.LOCK.write_text("just words\n")
+    paths.LOCK.write_text("just words\n")
     assert hashes.entries(hashes.read()) == {}

@@ -32,7 +32,7 @@ def files(workspace: Path, compose: Compose) -> Config:
         "evaluate": {"cmd": "run evaluate", "outs": [{"path": "reports/a.jsonl", "md5": "2"}, {"path": "reports/b.jsonl", "md5": "2"}]},
         "report": {"outs": [{"path": "reports/figures", "md5": "3.dir"}]},
     }
-    hashes.LOCK.write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+    paths.LOCK.write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
     Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {name: {"cmd": f"run {name}"} for name in stages}}))
     paths.PARAMS.write_text("train: {r: 8}\n")
     sources = "{path: records.jsonl}, {path: 'package:home_assistant_intents/speech_to_phrase/en.json'}"
@@ -85,9 +85,9 @@ def test_raw_data_that_changed_meanwhile_is_told(files: Config, caplog: pytest.L
 
 def test_models_of_other_settings_than_these_are_told(files: Config, caplog: pytest.LogCaptureFixture) -> None:
     assert "dvc.outdated" not in origins.tags(files, GATES)
-    lock = yaml.safe_load(hashes.LOCK.read_text())
+    lock = yaml.safe_load(paths.LOCK.read_text())
     lock["stages"]["prepare"]["params"] = {"params.yaml": {"train": {"r": 16}}}
-    hashes.LOCK.write_text(yaml.safe_dump(lock))
+    paths.LOCK.write_text(yaml.safe_dump(lock))
     with caplog.at_level(logging.WARNING):
         assert origins.tags(files, GATES)["dvc.outdated"] == "params.yaml:train"
     assert "made with other params.yaml:train than lie here; `dvc repro` makes them anew" in caplog.text

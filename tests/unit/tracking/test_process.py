@@ -60,3 +60,11 @@ def test_an_experiment_gives_its_name(home: Path, monkeypatch: pytest.MonkeyPatc
     experiment = Pipeline.current("train")
     assert (experiment.name, experiment.experiment, experiment.baseline) == ("puffy-daks", "puffy-daks", "0" * 40)
     assert experiment.key != by_hand.key
+
+
+@pytest.mark.parametrize("options", [(), ("-X", "utf8"), ("-W", "ignore", "-X", "utf8")])
+def test_dvc_is_known_however_python_was_told_to_run_it(tmp_path: Path, options: tuple[str, ...]) -> None:
+    (tmp_path / "dvc.py").write_text("import subprocess, sys\nsubprocess.run([sys.executable, '-c', sys.argv[1]], check=True)\n")
+    ask = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from finetune.tracking import process; print(process.dvc().cmdline()[-1])"
+    said = subprocess.run([sys.executable, *options, "-m", "dvc", ask], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert said.stdout == f"{ask}\n"

@@ -57,10 +57,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def asks(saving: Saving, clock: list[float], seconds: float, cost: float = 0.0) -> bool:
+def asks(saving: Saving, clock: list[float], seconds: float, cost: float = 0.0, state: TrainerState | None = None) -> bool:
     """Whether a checkpoint is asked for after a step of this many seconds; if so it takes `cost`."""
     clock[0] += seconds
-    args, state, control = TrainingArguments(report_to=[], use_cpu=True), TrainerState(), TrainerControl()
+    args, state, control = TrainingArguments(report_to=[], use_cpu=True), state or TrainerState(), TrainerControl()
     saving.on_step_end(args, state, control)
     if control.should_save:
         clock[0] += cost
@@ -74,6 +74,13 @@ def test_checkpoints_come_by_the_clock(clock: list[float]) -> None:
     assert not asks(Saving(None, lambda: None), clock, 1e6)
     every = Saving(0, lambda: None)
     assert [asks(every, clock, 1, cost=9) for _ in range(3)] == [True, True, True]
+
+
+def test_the_last_step_is_kept_for_what_follows_it(clock: list[float]) -> None:
+    ended = TrainerState(global_step=7, max_steps=7)
+    assert asks(Saving(60, lambda: None), clock, 1, state=ended)
+    assert not asks(Saving(None, lambda: None), clock, 1, state=ended)
+    assert not asks(Saving(60, lambda: None), clock, 1, state=TrainerState(global_step=6, max_steps=7))
 
 
 def test_costly_checkpoints_come_more_seldom_but_none_loses_more_than_five_minutes(clock: list[float]) -> None:
