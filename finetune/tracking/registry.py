@@ -20,9 +20,10 @@ from finetune.tracking.spool import Event
 
 OF_RUN = "model.version"  # tag of a run: NAME/NUMBER of what it exported
 CANDIDATE = "candidate"
-MD5, AT, RUN = "export.md5", "export.at", "run"
+MD5, AT, RUN, RUN_NAME = "export.md5", "export.at", "run", "run.name"
 PROMOTED = "promoted.at"  # finetune.promoting
 EVIDENCE = ("base.", "data.", "dvc.", "environment", "git.", "made_by.", "params.")
+OF_MAKER = (MD5, AT, RUN, RUN_NAME, "proof")  # what else is said of the run that made a version; all other tags are people's
 GATES = "gates"  # tags that begin so: verdict, what failed, which run judged, and when
 CODE = (".py", ".lock", "dvc.yaml")  # what a verdict depends on beside the settings, which it is of
 COMMIT = "mlflow.source.git.commit"
@@ -31,7 +32,7 @@ COMMIT = "mlflow.source.git.commit"
 def version(client: MlflowClient, run: Run, event: Event) -> str:
     """Find or create the version of what a pipeline's run exported, point `candidate` at it if none is newer, and return NAME/NUMBER."""
     name, at = event["name"], event["at"]
-    tags = {MD5: event["md5"], AT: str(at), RUN: run.info.run_id, "run.name": run.info.run_name, **evidence(run.data.tags)}
+    tags = {MD5: event["md5"], AT: str(at), RUN: run.info.run_id, RUN_NAME: run.info.run_name, **evidence(run.data.tags)}
     said = verdict(run, at)
     known = client.search_model_versions(f"name = '{name}' AND tags.`{MD5}` = '{event['md5']}'")
     if known:
@@ -85,9 +86,9 @@ def _renew(client: MlflowClient, found: ModelVersion, tags: Mapping[str, str], s
     gates = {key: value for key, value in found.tags.items() if key.startswith(GATES)}
     if _weight(said) >= _weight(gates):
         _replace(client, found, gates, said)
-    told = {key: value for key, value in found.tags.items() if key not in gates}
+    told = {key: value for key, value in found.tags.items() if key in tags or key in OF_MAKER or key.startswith(EVIDENCE)}
     better = int(told.get(AT, 0)) <= int(tags[AT]) and worth(told) <= worth(tags)
-    if PROMOTED not in told and (better or told.get(RUN) == tags[RUN]):  # the same run: a sender was killed in the middle
+    if PROMOTED not in found.tags and (better or told.get(RUN) == tags[RUN]):  # the same run: a sender was killed in the middle
         _replace(client, found, told, tags)
 
 

@@ -122,12 +122,12 @@ class Sender:
             return False
         baseline = pipeline["baseline"]
         reference = f"refs/exps/{baseline[:2]}/{baseline[2:]}/{pipeline['experiment']}"
-        asked = subprocess.run(
-            ["git", "rev-parse", "--verify", "--quiet", reference], cwd=self._home, capture_output=True, text=True, check=False
-        )
-        if commit := asked.stdout.strip():
-            store.note_commit(pipeline["key"], commit)
-        return not commit and time.monotonic() < until
+        command = ["git", "log", "-1", "--format=%H %ct", reference, "--"]
+        asked = subprocess.run(command, cwd=self._home, capture_output=True, text=True, check=False).stdout.split()
+        if asked and int(asked[1]) >= int(pipeline["process"]["created"]):  # else of an older one, whose name was given again
+            store.note_commit(pipeline["key"], asked[0])
+            return False
+        return time.monotonic() < until
 
     def _failed(self, target: Target, spools: list[Spool], error: Exception, alive: bool) -> bool:
         """Leave word beside the spools, and in the log the first time; stay for another try while somebody still writes."""

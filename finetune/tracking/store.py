@@ -12,6 +12,8 @@ from typing import Any
 
 from filelock import FileLock
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
@@ -105,7 +107,7 @@ class Store:
                 made_in = Fingerprint.from_tags(runs[-1].data.tags)
                 found[stage] = {
                     "run": runs[-1].info.run_id,
-                    "name": self._client.get_run(above).info.run_name,
+                    "name": self._name(above) or runs[-1].info.run_name,
                     "here": above == parent,
                     "environment": made_in.id if made_in else None,
                     "differences": made_in.differences(asking) if made_in and asking else [],
@@ -113,6 +115,15 @@ class Store:
         made = {f"made_by.{_key(stage)}": maker["run"] for stage, maker in found.items() if maker is not None}
         self._log(parent, tags=made)
         return found
+
+    def _name(self, run: str) -> str | None:
+        """A run's name; None: it is gone, as `mlflow gc` leaves stages whose pipeline somebody deleted."""
+        try:
+            return str(self._client.get_run(run).info.run_name)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+            return None
 
     def version(self, parent: str, event: Event) -> None:
         """Have what a pipeline exported in the registry."""

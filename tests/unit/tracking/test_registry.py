@@ -103,6 +103,14 @@ def test_the_same_bytes_made_again_are_the_same_version_and_the_candidate_again(
     assert alias(database) == [("candidate", 1)]
 
 
+def test_tags_that_people_gave_a_version_stay(database: Path, export: Export) -> None:
+    export("first", "1", **{"base.revision": "x"})
+    MlflowClient(f"sqlite:///{database}").set_model_version_tag("lamp", "1", "reviewed_by", "anna")
+    export("second", "1")
+    assert versions(database)[1].items() >= {"reviewed_by": "anna", "run.name": "second"}.items()
+    assert "base.revision" not in versions(database)[1]
+
+
 def test_evidence_of_a_clean_tree_takes_the_place_of_other_and_never_the_other_way(database: Path, export: Export) -> None:
     export("dirty", "1", **{"git.differs": "conf/config.yaml", "base.revision": "x"})
     assert versions(database)[1]["git.differs"] == "conf/config.yaml"

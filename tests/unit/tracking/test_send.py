@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.tracking import MlflowClient
 
 from finetune import tracking
 from finetune.fingerprint import Fingerprint
@@ -176,13 +180,19 @@ def test_a_stage_of_another_host_holds_nobody_up_and_is_dead_after_a_day(databas
 
 
 def test_a_pipeline_gets_the_commit_that_dvc_makes_of_it_later(database: Path, start: Start) -> None:
-    for words in ("init -q", "-c user.name=test -c user.email=test@example.org commit -q --allow-empty -m one"):
-        subprocess.run(["git", *words.split()], check=True)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    subprocess.run(["git", "init", "-q"], check=True)
+
+    def experiment(**dates: str) -> str:
+        words = "-c user.name=test -c user.email=test@example.org commit -q --allow-empty -m one"
+        subprocess.run(["git", *words.split()], check=True, env={**os.environ, **dates})
+        subprocess.run(["git", "update-ref", f"refs/exps/ab/{'ab' * 19}/puffy-daks", "HEAD"], check=True)
+        return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+
+    experiment(GIT_COMMITTER_DATE="2020-01-01T00:00:00Z")
     start("train", DVC_EXP_NAME="puffy-daks", DVC_EXP_BASELINE_REV="ab" * 20).wait()
     loop = Sender(database.parent)
-    assert loop.step(), "DVC may still make one"
-    subprocess.run(["git", "update-ref", f"refs/exps/ab/{'ab' * 19}/puffy-daks", commit], check=True)
+    assert loop.step(), "DVC may still make one: that of the name is older than the run"
+    commit = experiment()
     assert not loop.step()
     assert rows(database, "select value from tags where key = 'dvc.commit'") == [(commit,)]
 
@@ -239,6 +249,33 @@ def test_a_skipped_stage_is_linked_to_the_run_that_made_it(database: Path, monke
         database, "select key, value from tags where key like 'made_by.%' and value = (select run_uuid from runs where name = 'train')"
     )
     assert tags == [("made_by.train", first["train"]["run"])] * 2
+
+
+def test_a_maker_whose_pipeline_is_gone_from_mlflow_has_its_own_name(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = Sender(database.parent)
+    monkeypatch.setattr(sender, "wait", lambda done, *_: loop.step() and None)
+    get_run = MlflowClient.get_run
+
+    def without_first(client: MlflowClient, run: str) -> Run:
+        found = get_run(client, run)
+        if found.info.run_name == "first":
+            raise MlflowException("gone", RESOURCE_DOES_NOT_EXIST)
+        return found
+
+    monkeypatch.setenv("DVC_EXP_NAME", "first")
+    with tracking.run("train", settings()):
+        pass
+    loop.step()
+    lock(train={"cmd": "train"})
+    with tracking.run("report", settings()):
+        tracking.made_by()
+    monkeypatch.setattr(MlflowClient, "get_run", without_first)
+    monkeypatch.setenv("DVC_EXP_NAME", "second")
+    with tracking.run("report", settings()):
+        makers = tracking.made_by()
+    assert makers is not None
+    assert makers["train"] is not None
+    assert makers["train"]["name"] == "train"
 
 
 def test_a_stage_that_was_made_in_another_environment_is_told(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
