@@ -1,8 +1,7 @@
 """Where a model comes from: commit, settings, data down to the raw source, base weights, environment, and who made each stage."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from finetune import paths
 from finetune.fingerprint import Fingerprint
 from finetune.lineage import commits
 from finetune.lineage.commits import Commit
-from finetune.lineage.records import COMMIT, OF_RUN, Records, Run, Version
+from finetune.lineage.records import COMMIT, OF_RUN, Records, Run, Version, sources
 from finetune.lineage.subject import Subject
 from finetune.locks import overlap, stages
 from finetune.tracking import hashes
@@ -31,7 +30,8 @@ class Made:
     writes: Mapping[str, str]
     run: str | None = None
     pipeline: str | None = None
-    """Name of the pipeline's run that it belongs to."""
+    """Name of the pipeline's run that it belongs to; None: that was deleted since."""
+    pipeline_run: str | None = None
     started: int | None = None
     environment: str | None = None
 
@@ -112,7 +112,7 @@ def of(subject: Subject, asked: str, records: Records, root: Path) -> Ancestry:
         experiment_commit=commits.known(saved, root) if saved else None,
         settings_sha256=tags.get("params.sha256"),
         settings=dict(sorted(run.params.items())) if run else {},
-        data={key.removeprefix("data."): json.loads(text) for key, text in sorted(tags.items()) if _is_source(key)},
+        data=sources(tags),
         data_changed="data.changed" in tags,
         base={key.removeprefix("base."): text for key, text in sorted(tags.items()) if key.startswith("base.")},
         environment=tags.get("environment"),
@@ -168,7 +168,7 @@ def _stages(lock: str, run: Run | None, tags: Mapping[str, str], records: Record
     makers = {key.removeprefix("made_by."): value for key, value in tags.items() if key.startswith("made_by.")}
     own = {child.tags.get("stage", child.name): child for child in reversed(records.children(run.id))} if run else {}
     known = records.runs({*makers.values()})
-    above = records.runs({maker.parent for maker in known.values() if maker.parent})
+    above = {**({run.id: run} if run else {}), **records.runs({maker.parent for maker in known.values() if maker.parent})}
     touched: dict[str, tuple[Mapping[str, str], Mapping[str, str]]]
     touched = {name: (stage.deps, stage.outs) for name, stage in stages(lock).items()} or dict.fromkeys(own, ({}, {}))
     touched.pop("report", None)
@@ -176,12 +176,18 @@ def _stages(lock: str, run: Run | None, tags: Mapping[str, str], records: Record
     for name in _in_order(touched):
         maker = known.get(makers.get(name.replace("@", "."), "")) or own.get(name)
         reads, writes = touched[name]
-        told = (
-            (maker.id, (above.get(maker.parent or "") or run or maker).name, maker.started, maker.tags.get("environment")) if maker else ()
-        )
-        found.append(
-            Made(name, entries.get(name, ""), {path: md5 for path, md5 in reads.items() if not path.endswith(CODE)}, writes, *told)
-        )
+        made = Made(name, entries.get(name, ""), {path: md5 for path, md5 in reads.items() if not path.endswith(CODE)}, writes)
+        if maker is not None:
+            top = above.get(maker.parent) if maker.parent else maker
+            made = replace(
+                made,
+                run=maker.id,
+                pipeline=top.name if top else None,
+                pipeline_run=maker.parent or maker.id,
+                started=maker.started,
+                environment=maker.tags.get("environment"),
+            )
+        found.append(made)
     return found
 
 
@@ -192,10 +198,6 @@ def _in_order(touched: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]]
         for name, (reads, _) in touched.items()
     }
     return iter(TopologicalSorter(before).static_order())
-
-
-def _is_source(key: str) -> bool:
-    return key.startswith("data.") and key != "data.changed"
 
 
 def _listed(text: str | None) -> list[str]:

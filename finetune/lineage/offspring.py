@@ -46,7 +46,12 @@ class Offspring:
 
 def of(subject: Bytes, records: Records) -> Offspring:
     """Gather the versions of the runs."""
-    runs = [(run, run.tags.get(OF_RUN)) for run in subject.runs]
+    there = {version.name for version in subject.versions}
+    for told in {run.tags[OF_RUN] for run in subject.runs if OF_RUN in run.tags} - there:
+        model, _, number = told.rpartition("/")
+        if records.version(model, int(number)) is not None:  # with the data of another run that came to the same bytes
+            there.add(told)
+    runs = [(run, run.tags.get(OF_RUN)) for run in subject.runs if run.tags.get(OF_RUN, "") in {"", *there}]
     models = {name.rpartition("/")[0] for _, name in runs if name}
     aliases = {model: records.aliases(model) for model in models}
     makers: dict[str, list[Run]] = defaultdict(list)
@@ -58,9 +63,11 @@ def of(subject: Bytes, records: Records) -> Offspring:
         model, _, number = name.rpartition("/")
         carried = carriers(aliases[model], int(number))
         found.append(Model(name, carried, [run.name for run in made], made[0].tags.get(COMMIT), made[0].started, False))
-    for version in subject.versions:
-        if version.name not in makers:
-            by = [version.tags["run.name"]] if "run.name" in version.tags else []
-            found.append(Model(version.name, version.aliases, by, version.tags.get("git.commit"), version.created, True))
+    others = [version for version in subject.versions if version.name not in makers]
+    living = records.runs({version.tags["run"] for version in others if "run" in version.tags})
+    for version in others:
+        by = [version.tags["run.name"]] if "run.name" in version.tags else []
+        deleted = version.tags.get("run") not in living  # else it is a copy, whose run tells of the first
+        found.append(Model(version.name, version.aliases, by, version.tags.get("git.commit"), version.created, deleted))
     found.sort(key=lambda model: model.started, reverse=True)
     return Offspring(subject.name, subject.known_as, subject.read, found, [run.name for run, name in runs if not name])

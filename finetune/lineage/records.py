@@ -4,10 +4,12 @@ Two ways give the same answers (a test compares them): a database of ours is rea
 and anything else is asked through MLflow's client. docs/decisions/0015 has the measurements.
 """
 
+import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 PARENT = "mlflow.parentRunId"
@@ -59,9 +61,21 @@ def carriers(aliases: Mapping[str, int], number: int) -> tuple[str, ...]:
     return tuple(alias for alias, of in aliases.items() if of == number)
 
 
+def sources(tags: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Name → facts, of what a run's or version's tags say that was read; without tags of that beginning that are somebody else's."""
+    found = {}
+    for key, text in sorted(tags.items()):
+        if key.startswith(DATA):
+            with suppress(ValueError):
+                facts = json.loads(text)
+                if isinstance(facts, dict):
+                    found[str(facts.pop("path", key.removeprefix(DATA)))] = facts
+    return found
+
+
 def eaten(tags: Mapping[str, str], digest: str) -> str | None:
-    """What a version calls the file of its data that has this hash; None where none has."""
-    return next((key.removeprefix(DATA) for key, text in tags.items() if key.startswith(DATA) and f'"{digest}"' in text), None)
+    """What a run or version calls the file of its data that has this hash; None where none has."""
+    return next((name for name, facts in sources(tags).items() if digest in facts.values()), None)
 
 
 class Records(Protocol):

@@ -73,8 +73,9 @@ def _version(words: str, records: Records) -> Version | None:
 
 
 def _run(words: str, records: Records) -> Run | None:
-    """A run by its id, or the newest of its name, or the only one whose id begins so, as the tree shows ids of stages' runs."""
-    found = records.runs([words]).get(words) or next(iter(records.named(words)), None)
+    """A run by its id, or the newest of its name, a pipeline's first, or the only one whose id begins so: the tree shows ids shortened."""
+    ours_first = sorted(records.named(words), key=lambda run: run.tags.get("finetune.kind") != "pipeline")
+    found = records.runs([words]).get(words) or next(iter(ours_first), None)
     if found is None and START.fullmatch(words) and len(ids := records.beginning(words)) == 1:
         return records.runs(ids)[ids[0]]
     return found
@@ -111,9 +112,8 @@ def _known(name: str, digests: Sequence[str], records: Records) -> Bytes | Versi
         key = f"{'sha256' if len(digest) == 64 else 'md5'}.{digest}"
         runs, versions = records.tagged(key), records.versions(digest)
         if runs:
-            known_as = runs[0].tags[key]
-            whole = records.runs([runs[0].id])[runs[0].id]
-            return Bytes(name, runs, versions, known_as, f"data.{known_as}" in whole.tags)
+            source = eaten(records.runs([runs[0].id])[runs[0].id].tags, digest)
+            return Bytes(name, runs, versions, source or runs[0].tags[key], source is not None)
         if versions:
             source = eaten(versions[0].tags, digest)
             return Bytes(name, [], versions, source, True) if source else records.version(versions[0].model, versions[0].number)

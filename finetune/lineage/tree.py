@@ -128,7 +128,8 @@ def _stage(tree: Tree, made: Made, found: Ancestry) -> None:
     if made.run is None:
         by = "made where MLflow did not hear of it"
     else:
-        whose = "this run" if made.pipeline == found.run_name else f"run {escape(made.pipeline or '')}"
+        another = f"run {escape(made.pipeline)}" if made.pipeline is not None else "a run that was deleted since"
+        whose = "this run" if made.pipeline_run == found.run else another
         by = f"by {whose} ({made.run[:SHORT]}, {_time(made.started)})"
         if made.environment and found.environment and made.environment != found.environment:
             by += f" [yellow]in another environment, {made.environment}[/yellow]"

@@ -45,7 +45,8 @@ def origin(inputs: Iterable[str] = ()) -> Origin:
     except FileNotFoundError:
         return Origin(None, missing="git is not installed")
     except subprocess.CalledProcessError as error:
-        return Origin(None, missing=f"git says: {error.stderr.strip().splitlines()[0]}" if error.stderr.strip() else str(error))
+        said = error.stderr.decode(errors="replace").strip()
+        return Origin(None, missing=f"git says: {said.splitlines()[0]}" if said else str(error))
 
 
 def _added(name: str) -> str:
@@ -53,7 +54,7 @@ def _added(name: str) -> str:
     if Path(name).is_relative_to(paths.RAW):
         return ""
     words = ["git", *SETTINGS, "diff", "--binary", "--no-index", "--no-color", "--", "/dev/null", name]
-    return subprocess.run(words, capture_output=True, text=True, check=False, errors="surrogateescape").stdout  # 1 says that they differ
+    return _text(subprocess.run(words, capture_output=True, check=False).stdout)  # status 1 says that they differ
 
 
 def _untracked(inputs: list[str]) -> tuple[str, ...]:
@@ -72,4 +73,9 @@ def _names(command: str, *words: str) -> list[str]:
 
 
 def _git(*words: str) -> str:
-    return subprocess.run(["git", *words], capture_output=True, text=True, check=True, errors="surrogateescape").stdout
+    return _text(subprocess.run(["git", *words], capture_output=True, check=True).stdout)
+
+
+def _text(printed: bytes) -> str:
+    """As it is: subprocess' own text would make each \\r\\n of a diff an \\n, and no such diff applies."""
+    return printed.decode(errors="surrogateescape")

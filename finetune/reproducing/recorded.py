@@ -1,8 +1,8 @@
 """What MLflow recorded of a run, as far as it is needed to make it again."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -11,7 +11,7 @@ from finetune import locks, paths
 from finetune.errors import SetupError
 from finetune.fingerprint import Fingerprint
 from finetune.lineage import ancestry
-from finetune.lineage.records import COMMIT, Records, Run, Version
+from finetune.lineage.records import COMMIT, Records, Run, Version, sources
 
 PATCH = "uncommitted.diff"
 
@@ -107,7 +107,4 @@ def _run(subject: Version | Run, records: Records) -> Run:
 
 def _raw(tags: Mapping[str, str]) -> dict[str, str]:
     """Files of data/raw that were read; what packages and the hub hold is pinned by lock and revision."""
-    sources: dict[str, Any] = {
-        key.removeprefix("data."): text for key, text in tags.items() if key.startswith(f"data.{paths.RAW.as_posix()}/")
-    }
-    return {path: json.loads(text)["md5"] for path, text in sources.items()}
+    return {name: facts["md5"] for name, facts in sources(tags).items() if Path(name).is_relative_to(paths.RAW) and "md5" in facts}

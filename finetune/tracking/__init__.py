@@ -114,7 +114,7 @@ def artifact(path: Path, folder: str = "", on: On = "stage") -> None:
 def text(name: str, content: str, folder: str = "", on: On = "stage") -> None:
     """A text that is no file, as an artifact."""
     if _open is not None:
-        _open.spool.keep(name, lambda kept: kept.write_text(content, encoding="utf-8", errors="surrogateescape"), folder=folder, on=on)
+        _open.spool.keep(name, lambda kept: kept.write_bytes(content.encode(errors="surrogateescape")), folder=folder, on=on)
 
 
 def dataset(name: str, path: Path, on: On = "stage") -> None:

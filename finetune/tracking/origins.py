@@ -1,6 +1,7 @@
 """What a run came from and what it made, as tags of its pipeline: hashes down to the raw files, each also a key to find the run by.
 
-    data.data/raw/records.jsonl   {"bytes": 812, "md5": …, "sha256": …} of what was read; of a package its version, of a hub its revision
+    data.data/raw/records.jsonl   {"bytes": 812, "md5": …, "path": …, "sha256": …} of what was read; of a package its version, of a hub its
+                                  revision; path: the name, of which MLflow takes some characters alone in a key
     base.revision, base.sha256    the weights that were tuned
     dvc.entry.train               hash of the stage's entry in dvc.lock
     dvc.outdated                  what in dvc.lock is not of what lies here, so that commit and settings are not those of the models
@@ -12,6 +13,7 @@ Only `report` imports this. It says what lies in the folder now, and where dvc.l
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
@@ -58,7 +60,7 @@ def tags(cfg: Config, evaluated: Mapping[str, Any]) -> dict[str, str]:
             for key, value in cfg.model.model_dump(include={"path", "source", "revision", "sha256"}).items()
             if value
         },
-        **{f"data.{name}": json.dumps(file, sort_keys=True) for name, file in data.items()},
+        **{f"data.{name}": json.dumps({**file, "path": name}, sort_keys=True) for name, file in data.items()},
         **({} if _as_locked(cfg.data, lock) else {"data.changed": "while the pipeline ran"}),
         **({"dvc.outdated": ", ".join(others)} if others else {}),
         **{f"dvc.entry.{stage}": entry for stage, entry in hashes.entries(lock).items() if stage != "report"},
@@ -69,13 +71,15 @@ def tags(cfg: Config, evaluated: Mapping[str, Any]) -> dict[str, str]:
 
 
 def sources(settings: SmartHome | Files) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name → hashes, of each file that prepare read; a hub data set has its revision instead."""
+    """Name → hashes, of each file that prepare read; a hub data set has its revision, and `#split` in its name where two are read."""
     if isinstance(settings, SmartHome):
         file = f"speech_to_phrase/{settings.language}.json"
         yield f"package:{templates.PACKAGE}/{file}", _packed(templates.PACKAGE, file)
         return
+    read = Counter(source.path for source in settings.sources if source.path.startswith("hub:"))
     for source in settings.sources:
-        yield _source(source)
+        name, found = _source(source)
+        yield f"{name}#{found['split']}" if read[source.path] > 1 else name, found
 
 
 def hashed(file: Path) -> dict[str, Any]:

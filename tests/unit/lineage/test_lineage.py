@@ -1,13 +1,16 @@
 """`finetune lineage`: from a version, a run or bytes to all that they come from, and from a raw file to all its models."""
 
 import dataclasses
+import json
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
+from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 from finetune import tracking
@@ -85,6 +88,55 @@ def test_a_reused_stage_has_its_maker_and_the_same_bytes_all_their_runs(three: P
     assert found.version == "lamp/1"
     assert [(made.stage, made.pipeline) for made in found.stages] == [("train", "other"), ("export", "again")]
     assert [told.split()[0] for told in found.same_bytes] == ["first"]
+
+
+def test_another_run_of_the_same_name_is_not_taken_for_this_one(
+    pipeline: Pipeline, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline("beta", weights="a", records="x")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "1" * 40)
+    pipeline("beta", weights="b", records="x", stages=("export",))
+    newest = opened(database).named("beta")[0]
+    by = {made.stage: made.pipeline_run == newest.id for made in traced(database, newest.id).stages}
+    assert by == {"train": False, "export": True}
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("update runs set lifecycle_stage = 'deleted' where name = 'beta' and run_uuid != ?", [newest.id])
+    (train, _) = traced(database, newest.id).stages
+    assert (train.pipeline, train.run is None) == (None, False)
+    assert "by a run that was deleted since" in shown(tree.ancestry(traced(database, newest.id)))
+
+
+def test_names_that_a_key_of_mlflows_can_not_hold_are_told_as_they_are(pipeline: Pipeline, database: Path) -> None:
+    name, facts = "data/raw/records (1), new.jsonl", {"md5": md5("z"), "sha256": sha256("z"), "bytes": 1}
+    tags = {f"data.{name}": json.dumps({**facts, "path": name}), f"md5.{md5('z')}": f"{name}, data/raw/copy.jsonl"}
+    pipeline("odd", weights="a", records="x", **tags, **{"data.version": "v3", "data.note": "[1]"})
+    found = named(md5("z"), opened(database), database.parent)
+    assert isinstance(found, Bytes)
+    assert (found.known_as, found.read) == (name, True)
+    assert traced(database, "odd").data == {name: facts, "data/raw/records.jsonl": ANY}
+
+
+def test_a_run_of_ours_comes_before_a_newer_one_of_that_name(three: Path) -> None:
+    client = MlflowClient(f"sqlite:///{three}")
+    client.create_run(client.create_experiment("another project"), run_name="first")
+    assert traced(three, "first").version == "lamp/1"
+
+
+def test_a_version_that_was_renamed_deleted_or_copied_counts_once_and_under_its_name(three: Path) -> None:
+    client = MlflowClient(f"sqlite:///{three}")
+    client.rename_registered_model("lamp", "light")
+    client.create_registered_model("copy")
+    client.create_model_version("copy", "s3://there", tags=client.get_model_version("light", "1").tags)
+    known = opened(three)
+
+    def models(kind: str) -> list[tuple[str, bool]]:
+        subject = named(md5(kind), known, three.parent)
+        assert isinstance(subject, Bytes)
+        return [(model.version, model.deleted) for model in offspring.of(subject, known).models]
+
+    assert models("x") == [("copy/1", False), ("light/1", False)]
+    client.delete_model_version("light", "1")
+    assert models("x") == [("copy/1", False)]
 
 
 def test_weights_found_anywhere_lead_to_their_version(three: Path, tmp_path: Path) -> None:

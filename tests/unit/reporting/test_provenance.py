@@ -54,19 +54,19 @@ def test_what_stages_read_and_nobody_keeps_is_named(commit: str, workspace: Path
 def test_new_code_is_in_the_diff_and_new_data_is_not(commit: str, workspace: Path) -> None:
     for name in ("data/raw/mine.jsonl", "finetune/new metric.py", "unread.txt"):
         (workspace / name).parent.mkdir(parents=True, exist_ok=True)
-        (workspace / name).write_text("new = 1\n")
+        (workspace / name).write_bytes(b"new = 1\r\n")
     found = provenance.origin(["data/raw", "finetune/new metric.py"])
     assert (found.untracked, found.dirty) == (("data/raw/mine.jsonl", "finetune/new metric.py"), True)
     (workspace / "finetune/new metric.py").unlink()
     subprocess.run(["git", "apply"], input=found.diff.encode(), check=True)
-    assert (workspace / "finetune/new metric.py").read_text() == "new = 1\n"
+    assert (workspace / "finetune/new metric.py").read_bytes() == b"new = 1\r\n"
     assert "mine.jsonl" not in found.diff
 
 
 def test_a_diff_is_one_that_git_takes_whatever_a_user_has_set_and_whatever_is_in_the_file(commit: str, workspace: Path) -> None:
     for name, value in (("diff.noprefix", "true"), ("color.diff", "always")):
         subprocess.run(["git", "config", name, value], check=True)
-    (workspace / "params.yaml").write_bytes("r: h\xe9\n".encode("latin-1"))
+    (workspace / "params.yaml").write_bytes("r: h\xe9\r\nq: 1\n".encode("latin-1"))
     (workspace / "weights").write_bytes(bytes(range(256)))
     subprocess.run(["git", "add", "--intent-to-add", "weights"], check=True)
     diff = provenance.origin().diff.encode(errors="surrogateescape")
@@ -74,7 +74,7 @@ def test_a_diff_is_one_that_git_takes_whatever_a_user_has_set_and_whatever_is_in
     (workspace / "weights").unlink()
     subprocess.run(["git", "checkout", "-q", "--", "params.yaml"], check=True)
     subprocess.run(["git", "apply"], input=diff, check=True)
-    assert (workspace / "params.yaml").read_bytes() == b"r: h\xe9\n"
+    assert (workspace / "params.yaml").read_bytes() == b"r: h\xe9\r\nq: 1\n"
     assert (workspace / "weights").read_bytes() == bytes(range(256))
 
 

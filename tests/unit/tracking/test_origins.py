@@ -42,12 +42,19 @@ def files(workspace: Path, compose: Compose) -> Config:
 def test_each_source_has_its_hashes_or_its_revision(files: Config) -> None:
     found = origins.tags(files, GATES)
     records = json.loads(found["data.data/raw/records.jsonl"])
-    assert records == {"md5": hashlib.md5(RECORDS).hexdigest(), "sha256": hashlib.sha256(RECORDS).hexdigest(), "bytes": len(RECORDS)}
+    hashed = {"md5": hashlib.md5(RECORDS).hexdigest(), "sha256": hashlib.sha256(RECORDS).hexdigest(), "bytes": len(RECORDS)}
+    assert records == {**hashed, "path": "data/raw/records.jsonl"}
     packed = json.loads(found["data.package:home_assistant_intents/speech_to_phrase/en.json"])
     assert (packed["package"], packed["version"], len(packed["sha256"])) == ("home-assistant-intents", "2026.10.27", 64)
-    assert json.loads(found["data.hub:me/mine"]) == {"revision": "a" * 40, "split": "train"}
+    assert json.loads(found["data.hub:me/mine"]) == {"path": "hub:me/mine", "revision": "a" * 40, "split": "train"}
     assert "data.data/raw/README.md" not in found
     assert "data.changed" not in found
+
+
+def test_two_splits_of_one_data_set_are_told_each_with_its_revision(files: Config, compose: Compose) -> None:
+    splits = [f"{{path: 'hub:me/mine', split: {split}, revision: {digit * 40}}}" for split, digit in (("train", "a"), ("test", "b"))]
+    found = dict(origins.sources(compose("data=files", f"data.sources=[{', '.join(splits)}]").data))
+    assert {name: facts["revision"][0] for name, facts in found.items()} == {"hub:me/mine#train": "a", "hub:me/mine#test": "b"}
 
 
 def test_every_hash_is_a_key_that_leads_to_the_run(files: Config) -> None:
