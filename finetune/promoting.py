@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from finetune import paths
 from finetune.errors import PromotionError
 from finetune.lineage import ancestry, cache
 from finetune.lineage.ancestry import Ancestry
 from finetune.lineage.records import Records, Version
 
 CHAMPION = "champion"
-EXPORT = "models/export"
+EXPORT = paths.EXPORT.as_posix()
 AGAIN = "then `dvc repro -sf report`, which has the same bytes registered with the new evidence"
 SHOWN = 3  # files named of each kind
 
@@ -97,17 +98,23 @@ def _bytes(known: Ancestry, root: Path) -> list[str]:
     """What DVC's cache lacks of the stages' outs."""
     outs = {path: md5 for made in known.stages for path, md5 in made.writes.items()}
     if not outs:
-        return ["outs: found no dvc.lock among the run's artifacts, expected the hashes of all that it made"]
+        found = "outs: found no dvc.lock among the run's artifacts, expected the hashes of all that it made"
+        return [f"{found}; `mlflow runs restore --run-id {known.run}` if the run was deleted" if known.status is None else found]
     if known.export is not None and outs.get(EXPORT) != known.export:
         return [f"{EXPORT}: found {outs.get(EXPORT)} in the run's dvc.lock, expected {known.export}, the version's; register it anew"]
     here = cache.folder(root)
     gone = cache.missing(here, outs)
-    problems = (
-        [f"outs: found no {_some(gone)} in DVC's cache; `dvc pull`, or make them again: `finetune reproduce {known.asked}`"] if gone else []
-    )
+    problems = [f"outs: found no {_some(gone)} in DVC's cache; `dvc pull`, or make them again: {_again(known)}"] if gone else []
     if spoiled := cache.spoiled(here, EXPORT, outs[EXPORT]):
         problems.append(f"{EXPORT}: found other bytes in DVC's cache than recorded: {_some(spoiled)}; delete them there, then `dvc pull`")
     return problems
+
+
+def _again(known: Ancestry) -> str:
+    """What brings the outs of a run back into this cache; `finetune reproduce` leaves nothing behind."""
+    saved, commit = known.experiment_commit, known.commit
+    source = saved if known.differs and saved is not None else commit
+    return f"`git checkout {source.sha[:12]} && dvc repro`" if source is not None else "`dvc repro` of what it was made from"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -31,7 +31,7 @@ class Module:
     what: str
     """changed, new (b alone reads it) or gone."""
     stages: tuple[str, ...]
-    """Those that read it."""
+    """Those that read it otherwise."""
 
 
 @dataclass(frozen=True)
@@ -153,13 +153,16 @@ def _scores(a: Version, b: Version, seeds: Seeds) -> list[Score]:
             continue
         of_a, of_b = a.measured.get(stage, {}), b.measured.get(stage, {})
         spread_a, spread_b = (seeds(one, stage) if stage in one.measured else {} for one in (a, b))
-        together = spread_a | spread_b if _alike(a.lock, b.lock, stage) else None
+        alike, seed = _alike(a.lock, b.lock, stage), a.lock.seed(stage)
+        together = spread_a | spread_b if alike and seed != b.lock.seed(stage) else None
         for name in dict.fromkeys([*of_a, *of_b]):
             if name.endswith(ENDS) and name.rpartition("_")[0] in {*of_a, *of_b}:
                 continue
             ours, theirs = spread_a.get(name), spread_b.get(name)
             judged = None
             if name in of_a and name in of_b:
+                if alike and together is None and seed is not None:  # it is no seed that parts them: b stands for itself
+                    theirs = Spread({seed: of_b[name]})
                 judged = chance.judge(ours, theirs) if ours and theirs else Judgement(chance.UNKNOWN)
                 if together is not None:  # two runs of one group: whatever they differ by is its spread
                     judged = Judgement(chance.WITHIN, deviation=together[name].deviation) if name in together else judged
@@ -187,7 +190,9 @@ def _code(a: Lock, b: Lock) -> list[Module]:
     found = []
     for path, (before, after) in differing(_code_of(a), _code_of(b)).items():
         what = "new" if before is None else "gone" if after is None else "changed"
-        found.append(Module(path, what, tuple(dict.fromkeys([*a.readers(path), *b.readers(path)]))))
+        of_a, of_b = a.readers(path), b.readers(path)
+        stages = tuple(stage for stage in {**of_a, **of_b} if of_a.get(stage) != of_b.get(stage))
+        found.append(Module(path, what, stages))
     return found
 
 

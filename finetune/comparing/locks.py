@@ -36,12 +36,17 @@ class Lock:
 
     @cached_property
     def inputs(self) -> dict[str, str]:
-        """Path → md5 of all that was read and no stage wrote: code, raw data, locks of packages."""
-        return {path: md5 for entry in self.entries.values() for path, md5 in entry.deps.items() if not self._writers[path]}
+        """Path → md5 of all that was read and no stage wrote: code, raw data, locks of packages; `md5, md5` where two were read."""
+        found: dict[str, dict[str, None]] = {}
+        for entry in self.entries.values():
+            for path, md5 in entry.deps.items():
+                if not self._writers[path]:
+                    found.setdefault(path, {})[md5] = None
+        return {path: ", ".join(states) for path, states in found.items()}
 
-    def readers(self, path: str) -> list[str]:
-        """Stages that read a path itself, not a folder around it."""
-        return [name for name, entry in self.entries.items() if path in entry.deps]
+    def readers(self, path: str) -> dict[str, str]:
+        """Stage that read a path itself, not a folder around it → the md5 that it had then."""
+        return {name: entry.deps[path] for name, entry in self.entries.items() if path in entry.deps}
 
     def writer(self, path: str) -> str | None:
         """The stage that wrote a path."""

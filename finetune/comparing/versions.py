@@ -103,8 +103,8 @@ class Version:
     def _changed_settings(self) -> list[str]:
         """Sections of params.yaml that are not what dvc.lock says the stages ran with."""
         now = yaml.load(self.params_text, Loader=LOADER) or {}  # a safe loader
-        ran = {key: value for entry in self.lock.entries.values() for key, value in entry.params.items() if key != "conf_sha"}
-        return sorted(key for key, value in ran.items() if numbers.flat({key: now.get(key)}) != numbers.flat({key: value}))
+        ran = [(key, value) for entry in self.lock.entries.values() for key, value in entry.params.items() if key != "conf_sha"]
+        return sorted({key for key, value in ran if numbers.flat({key: now.get(key)}) != numbers.flat({key: value})})
 
     def _changed_files(self) -> list[str]:
         """Modules and locks of packages that are not what dvc.lock says the stages ran with."""
@@ -156,7 +156,7 @@ def others(repository: Repository, known: Sequence[Version], also: Sequence[Mapp
     `also`: for each of known what went into it and no stage made. A dvc.lock without all of its hashes can't be such a run, and is not
     parsed: that takes 30 ms.
     """
-    wanted = [{md5.encode() for md5 in inputs.values()} for inputs in also]
+    wanted = [{md5.encode() for states in inputs.values() for md5 in states.split(", ")} for inputs in also]
     found: dict[bytes, Version] = {}
     for commit in [None, *repository.with_results()]:
         text = repository.read(commit, str(paths.LOCK))

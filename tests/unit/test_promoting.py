@@ -1,6 +1,7 @@
 """`finetune promote`: refused with everything that is against it, and noted when it goes through."""
 
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -193,3 +194,14 @@ def test_bytes_that_the_cache_has_not_or_not_as_recorded_are_against_it(cached: 
     gone, spoiled = against(cached)
     assert "found no models/train in DVC's cache; `dvc pull`" in gone
     assert "found other bytes in DVC's cache than recorded: models/export/weights" in spoiled
+
+
+def test_bytes_that_are_gone_are_made_again_where_they_are_wanted(cached: Path, pipeline: Pipeline) -> None:
+    shutil.rmtree(".dvc/cache/files")
+    (told,) = against(cached)
+    assert f"`dvc pull`, or make them again: `git checkout {git('rev-parse', 'HEAD')[:12]} && dvc repro`" in told
+    with closing(sqlite3.connect(cached)) as connection, connection:
+        connection.execute("update runs set lifecycle_stage = 'deleted'")
+    (told,) = against(cached)
+    assert "found no dvc.lock among the run's artifacts" in told
+    assert "`mlflow runs restore --run-id" in told

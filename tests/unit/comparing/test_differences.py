@@ -73,6 +73,29 @@ def test_changed_code_is_told_with_the_stages_that_read_it(runs: Runs, repositor
     assert (module.path, module.what, module.stages) == (MODULE, "changed", ("prepare", "train", "evaluate", "export"))
 
 
+def test_code_that_one_stage_alone_ran_is_told_with_that_stage_and_as_changed_since(
+    runs: Runs, repository: Repository, untracked: Tracked
+) -> None:
+    runs.commit(0.70, code="old = True\n")
+    runs.alone("export", "new = True\n")
+    found = compared(repository, untracked)
+    assert [(module.path, module.stages) for module in found.code] == [(MODULE, ("export",))]
+    assert found.b.notes == [f"{MODULE} changed after it ran; the scores are of what ran: `dvc repro` brings both together"]
+
+
+def test_one_seed_in_two_environments_is_not_called_the_chance_of_seeds(runs: Runs, repository: Repository, untracked: Tracked) -> None:
+    runs.experiment("elsewhere", 0.71)
+    judged = score(compared(repository, untracked, b="elsewhere")).judgement
+    assert judged is not None
+    assert judged.verdict == UNKNOWN
+    for seed, exact in ((18, 0.72), (19, 0.68), (20, 0.71), (21, 0.69)):
+        runs.experiment(f"seed-{seed}", exact, seed=seed)
+    judged = score(compared(repository, untracked, b="elsewhere")).judgement
+    assert judged is not None
+    assert judged.verdict == WITHIN
+    assert judged.change == pytest.approx(0.01), "from the mean of the seeds"
+
+
 def test_changed_packages_are_told_by_their_versions(runs: Runs, repository: Repository, untracked: Tracked) -> None:
     runs.write(0.70, packages="torch==2.12.0\npeft==0.21.2\n")
     assert compared(repository, untracked).packages == {"requirements.lock": {"peft": (None, "0.21.2"), "torch": ("2.13.0", "2.12.0")}}

@@ -46,7 +46,7 @@ def test_a_result_is_outdated_when_a_stage_behind_it_ran_again_without_it(lock: 
 def test_inputs_are_what_no_stage_wrote(lock: Any) -> None:
     found = lock()
     assert set(found.inputs) == {"data/raw", MODULE, "requirements.lock"}
-    assert found.readers(MODULE) == ["prepare", "train", "evaluate", "export"]
+    assert list(found.readers(MODULE)) == ["prepare", "train", "evaluate", "export"]
     assert (found.writer("models/train"), found.writer("data/raw")) == ("train", None)
 
 
