@@ -118,7 +118,7 @@ class Database:
         if folder is None:  # a database here, and artifacts in a bucket
             from finetune.lineage.server import downloaded
 
-            return downloaded(f"{run.artifacts}/{path}")
+            return downloaded(run.artifacts, path)
         return (folder / path).read_bytes() if (folder / path).is_file() else None
 
     def _runs(self, condition: str, given: Sequence[str], brief: Sequence[str] = ()) -> list[Run]:
