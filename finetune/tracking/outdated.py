@@ -6,11 +6,11 @@ stays in dvc.lock when the change is taken back.
 
 import re
 from collections.abc import Mapping
-from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pathspec import GitIgnoreSpec
 from ruamel.yaml import YAML
 
 from finetune import locks, paths
@@ -44,12 +44,24 @@ def names(lock: str) -> list[str]:
 
 
 def same(path: Path, md5: str) -> bool:
-    """Whether a file or folder has the bytes of a hash of DVC's; what .dvcignore names doesn't count for DVC."""
+    """Whether a file or folder has the bytes of a hash of DVC's."""
     if not path.is_dir():
         return path.is_file() and hashes.md5(path) == md5
-    lines = IGNORED.read_text(encoding="utf-8").splitlines() if IGNORED.is_file() else []
-    patterns = [line for line in lines if line and not line.startswith("#")]
-    return hashes.folder(path, lambda parts: any(fnmatch(part, pattern) for part in parts for pattern in patterns)) == md5
+    return folder(path) == md5
+
+
+def folder(path: Path, root: Path = Path()) -> str:
+    """DVC's md5 of a folder, computed without what the repository's .dvcignore names: DVC doesn't see that."""
+    file = root / IGNORED
+    spec = GitIgnoreSpec.from_lines(file.read_text(encoding="utf-8").splitlines() if file.is_file() else [])
+    above = path.relative_to(root).parts if path.is_relative_to(root) else ()
+
+    def ignored(parts: tuple[str, ...]) -> bool:
+        whole = (*above, *parts)
+        folders = ["/".join(whole[:end]) + "/" for end in range(1, len(whole))]  # `!` brings nothing back out of a folder that is ignored
+        return any(map(spec.match_file, [*folders, "/".join(whole)]))
+
+    return hashes.folder(path, ignored)
 
 
 def _here(path: str, md5: str, outs: Mapping[str, str]) -> bool:

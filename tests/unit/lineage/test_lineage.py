@@ -100,6 +100,9 @@ def test_a_folder_is_known_by_what_is_in_it(three: Path, pipeline: Pipeline, tmp
     (tmp_path / "models/train").mkdir()
     (tmp_path / "models/train/weights").write_text("w")
     digest = hashes.folder(tmp_path / "models/train")
+    (tmp_path / "models/train/notes").mkdir()
+    (tmp_path / "models/train/notes/mine").write_text("what DVC doesn't see")
+    (tmp_path / ".dvcignore").write_text("notes/\n")
     pipeline("folder", weights="c", records="z", **{f"md5.{digest}": "models/train"})
     assert traced(three, "models/train").run_name == "folder"
     listing = tmp_path / ".dvc/cache/files/md5" / digest[:2] / digest[2:]

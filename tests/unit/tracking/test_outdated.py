@@ -1,5 +1,7 @@
 """What dvc.lock records is compared with what lies here, so that models are not told to come from settings that they were not made with."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,3 +104,30 @@ def test_what_dvc_does_not_see_is_no_difference(lock: dict[str, Any]) -> None:
     Path(".dvcignore").write_text("# comment\n__pycache__\n")
     write("data/prepared/sft/__pycache__")(lock)
     assert names(lock) == []
+
+
+def test_dvcignore_is_read_as_dvc_itself_reads_it(workspace: Path) -> None:
+    names = (
+        "a.jsonl",
+        "notes/a",
+        "deep/notes/a",
+        "tmp/x",
+        "deep/tmp/x",
+        "a.bak",
+        "keep.bak",
+        "draft-1/a",
+        "deep/only",
+        "only",
+        ".DS_Store",
+    )
+    for name in names:
+        Path("data/raw", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("data/raw", name).write_text(name)
+    patterns = ("# comment", "", "tmp/", "!tmp/x", "data/raw/notes/", "*.bak", "!keep.bak", "**/draft-*", "/data/raw/only", "[.]DS_Store")
+    Path(".dvcignore").write_text("\n".join(patterns))
+    for words in (["init", "-q", "--no-scm"], ["add", "-q", "data/raw"]):
+        subprocess.run([sys.executable, "-m", "dvc", *words], check=True, capture_output=True)
+    (out,) = yaml.safe_load(Path("data/raw.dvc").read_text())["outs"]
+    assert out["nfiles"] == 4, "a.jsonl, deep/notes/a, keep.bak, deep/only"
+    assert outdated.same(Path("data/raw"), out["md5"])
+    assert outdated.folder(Path("data/raw").resolve(), Path.cwd()) == out["md5"]
