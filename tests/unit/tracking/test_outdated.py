@@ -21,6 +21,21 @@ stages:
     foreach: {base: {tuned: data/prepared/sft}, train: {tuned: models/train}}
     do: {cmd: "python3 -m stages.answer answer.which=${key}", deps: ["${item.tuned}"], outs: ["reports/${key}.jsonl"]}
 """
+MANY = """\
+vars: [{here: 1}, {through: [c]}]
+stages:
+  listed: {cmd: ["echo ${fast} > listed", "echo ${sizes[1].r}"], outs: [listed]}
+  vars: {cmd: "echo ${here} > vars", outs: [vars]}
+  gone: {foreach: "${through}", do: {cmd: "echo ${item} > ${item}", outs: ["${item}"]}}
+  seed: {foreach: "${seeds}", do: {cmd: "echo ${item} > seed${item}", outs: ["seed${item}"]}}
+  nested: {foreach: "${sizes}", do: {cmd: "echo ${item.r} > nested${item.r}", outs: ["nested${item.r}"]}}
+  named: {foreach: "${named}", do: {cmd: "echo ${item.r} > named${key}", outs: ["named${key}"]}}
+  mixed: {foreach: [true, "x${seeds[0]}"], do: {cmd: "echo ${item} > mixed${item}", outs: ["mixed${item}"]}}
+  matrix:
+    matrix: {seed: "${seeds}", sizes: "${sizes}", word: [x]}
+    cmd: "echo ${item.sizes.r} > ${key}"
+    outs: ["${key}"]
+"""
 PARAMS = {"data": {"language": "no", "share": 2e-05}, "train": {"r": 8, "decay": 0.0}, "launch": {"command": "python3"}, "conf_sha": "1"}
 FILES = ("data/raw/a.jsonl", "finetune/data.py", "data/prepared/sft/a", "models/train/weights", "reports/train.json")
 LISTED: dict[str, tuple[list[str], dict[str, Any], list[str]]] = {  # stage: deps, params, outs
@@ -131,3 +146,30 @@ def test_dvcignore_is_read_as_dvc_itself_reads_it(workspace: Path) -> None:
     assert out["nfiles"] == 4, "a.jsonl, deep/notes/a, keep.bak, deep/only"
     assert outdated.same(Path("data/raw"), out["md5"])
     assert outdated.folder(Path("data/raw").resolve(), Path.cwd()) == out["md5"]
+
+
+def test_commands_are_those_that_dvc_itself_makes_of_dvc_yaml(workspace: Path) -> None:
+    Path("dvc.yaml").write_text(MANY)
+    settings = {"seeds": [1, 2], "sizes": [{"r": 8}, {"r": 16}], "fast": True, "named": {"a": {"r": 1}}}
+    paths.PARAMS.write_text(yaml.safe_dump(settings))
+    for words in (["init", "-q", "--no-scm"], ["repro", "-q"]):
+        subprocess.run([sys.executable, "-m", "dvc", *words], check=True, capture_output=True)
+    entries = yaml.safe_load(hashes.read())["stages"]
+    assert len(entries) == 14
+    commands = outdated._commands(yaml.safe_load(MANY)["stages"], settings)
+    assert commands.pop("vars") == "echo ${here} > vars", "only DVC knows that"
+    assert commands == {name: str(entry["cmd"]) for name, entry in entries.items() if name not in ("vars", "gone@c")}
+    assert outdated.names(hashes.read()) == []
+    paths.PARAMS.write_text(yaml.safe_dump({**settings, "sizes": [{"r": 9}, {"r": 16}]}))
+    assert outdated.names(hashes.read()) == ["dvc.yaml:matrix@1-sizes0-x", "dvc.yaml:matrix@2-sizes0-x", "dvc.yaml:nested@0"]
+
+
+@pytest.mark.parametrize("text", ["<<<<<<< HEAD\nstages: {}\n", "", "stages: {train: }", "stages: {train: {foreach: [a], do: x}}"])
+def test_a_pipeline_that_is_none_any_more_is_another_and_fails_nothing(lock: dict[str, Any], text: str) -> None:
+    Path("dvc.yaml").write_text(text)
+    assert names(lock) == ["dvc.yaml", "params.yaml"]
+
+
+def test_a_stage_without_a_command_has_another_one(lock: dict[str, Any]) -> None:
+    Path("dvc.yaml").write_text(PIPELINE.replace('cmd: "${launch.command} -m stages.train", ', ""))
+    assert names(lock) == ["dvc.yaml:train"]
