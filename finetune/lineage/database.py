@@ -52,13 +52,13 @@ class Database:
 
     @classmethod
     def at(cls, uri: str) -> Self:
-        """Open `sqlite:///path`.
+        """Open `sqlite:///path`, whatever is said behind a `?` to who opens it otherwise.
 
         Raises:
             SetupError: there is no such file, or it is no database.
             Unknown: its tables are others.
         """
-        path = Path(uri.partition(":///")[2])
+        path = Path(uri.partition(":///")[2].partition("?")[0])
         if not path.is_file():
             raise SetupError(
                 "nothing was tracked yet:", [f"found no database {path}"], "run the pipeline first, with tracking.enabled=true"

@@ -106,6 +106,12 @@ def test_a_server_that_is_away_is_told_and_not_waited_for(tmp_path: Path, runs: 
             find("nobody", repository, Tracked(away, tmp_path))
 
 
+def test_options_of_a_database_are_no_part_of_its_path(made: Path, client: MlflowClient) -> None:
+    run = track(client, "with options", {})
+    found = Tracked(Tracking(enabled=True, uri=f"sqlite:///{made}/mlflow.db?timeout=30", experiment="finetune", model=None), made).run(run)
+    assert found is not None
+
+
 def test_an_experiment_that_mlflow_does_not_have_is_told(made: Path, runs: Runs) -> None:
     question = Tracked(Tracking(enabled=True, uri=None, experiment="other", model=None), made).ask([(runs.root / "dvc.lock").read_text()])
     assert question is not None

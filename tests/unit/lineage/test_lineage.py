@@ -240,6 +240,10 @@ def test_the_database_read_directly_and_mlflows_client_give_the_same_answers(thr
         assert ancestry.of(named(words, direct, root), words, direct, root) == ancestry.of(named(words, client, root), words, client, root)
 
 
+def test_options_of_a_database_are_no_part_of_its_path(three: Path) -> None:
+    assert isinstance(named("lamp/1", records.opened(f"sqlite:///{three}?timeout=30"), three.parent), records.Version)
+
+
 def test_a_database_of_another_mlflow_is_left_to_mlflow(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(sqlite3.connect(three)) as connection, connection:
         connection.execute("alter table runs rename column lifecycle_stage to stage_of_life")
