@@ -279,6 +279,12 @@ def test_what_is_lost_altogether_is_said_with_who_may_have_it(pipeline: Path) ->
         source.found(replace(recorded, commit=git("rev-parse", "HEAD"), params=None), pipeline)
 
 
+def test_without_a_recorded_module_no_commit_has_the_same_code(pipeline: Path) -> None:
+    bare = "stages: {train: {cmd: x, outs: [{path: models/train, md5: a}]}}"
+    with pytest.raises(SetupError, match=r"code: found no module in the run's dvc\.lock"):
+        source.found(run(commit="9" * 40, patch=None, lock=bare), pipeline)
+
+
 def test_another_result_is_named_by_stage_and_hash(pipeline: Path) -> None:
     recorded = run(dirty=False, patch=None)
     md5 = recorded.outs["train"]["models/train"]
