@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
-from finetune import paths
+from finetune import locks, paths
+from finetune.lineage import cache
 from finetune.tracking import hashes
 
 LIMIT = 20.0  # seconds that the remote may take to answer
@@ -14,15 +16,19 @@ MODELS = (paths.TRAIN, paths.DPO, paths.EXPORT)
 HOW = "`dvc remote add --local -d backup <folder, or s3://bucket/path>` names a place for copies, `dvc push` sends them (docs/backups.md)"
 UNSENT = "not all of that is in the remote. `dvc push` sends what is missing"
 NOWHERE = "neither the remote nor DVC's cache has all of that. `dvc repro` makes it again, `dvc push` sends it"
+UNREADABLE = "whether the models have a copy elsewhere is not known: found no stages in {}, as after a merge conflict. Mend that file"
 LOST = "the remote lost {} and kept the listing, by which `dvc push` takes it for whole. Remove files/md5/{}/{} there, then `dvc push`"
 
 
 def remark(limit: float = LIMIT) -> str | None:
     """What to say of the models that dvc.lock names and no remote has; None where there is nothing to say, as before any was made."""
-    locked = hashes.known(hashes.read())
+    text = hashes.read()
+    locked = hashes.known(text)
+    if text and not locks.stages(text):
+        return UNREADABLE.format(paths.LOCK)
     made = [path for path in MODELS if path.as_posix() in locked]
-    here = [path for path in made if path.is_dir()]
     if _dvc("config", "core.remote", limit=limit) == "":
+        here = _here({path: locked[path.as_posix()] for path in made}, limit)
         return f"{_names(here)} {_have(here)} no copy elsewhere: no remote is set up. {HOW}" if here else None
     if not made:
         return None
@@ -37,6 +43,14 @@ def remark(limit: float = LIMIT) -> str | None:
         if absent := [name for name in status.get("not_in_remote", []) if Path(name).is_relative_to(path)]:
             lacking[_why(path, absent, uncached, locked[path.as_posix()])].append(path)
     return "; ".join(f"{_names(paths)} {_have(paths)} no whole copy elsewhere: {why}" for why, paths in lacking.items()) or None
+
+
+def _here(made: Mapping[Path, str], limit: float) -> list[Path]:
+    """Folders that lie here, or are in DVC's cache and not checked out."""
+    if all(path.is_dir() for path in made):
+        return [*made]
+    cached = Path(_dvc("cache", "dir", limit=limit)) / "files" / "md5"
+    return [path for path, md5 in made.items() if path.is_dir() or cache.kept(cached, md5).is_file()]
 
 
 def _why(path: Path, absent: list[str], uncached: set[str], md5: str) -> str:
@@ -55,7 +69,11 @@ def _dvc(*words: str, limit: float) -> str:
     except subprocess.TimeoutExpired:
         return f"no answer within {limit:g} s"
     errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-    return errors[0].removeprefix("ERROR: ").removeprefix("unexpected error - ") if errors else done.stdout.strip()
+    if errors:
+        return errors[0].removeprefix("ERROR: ").removeprefix("unexpected error - ")
+    if done.returncode:  # it broke down before it could say it in its own way, as on a .dvc/config that is none
+        return (done.stderr.strip().splitlines() or [f"dvc {words[0]} ended with status {done.returncode}"])[-1]
+    return done.stdout.strip()
 
 
 def _names(folders: list[Path]) -> str:

@@ -14,21 +14,22 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 
-def connect(uri: str, experiment: str) -> tuple[Any, str | None]:
-    """MLflow's client, and the id of an experiment; None where MLflow has none of that name, or can't be asked."""
-    client = MlflowClient(uri)
+def connect(uri: str, experiment: str) -> tuple[Any, str | None, str | None]:
+    """MLflow's client; the id of an experiment, None where there is none of that name; and why MLflow can't be asked, None where it can."""
     try:
+        client = MlflowClient(uri)
         found = client.get_experiment_by_name(experiment)
-    except MlflowException:
-        return client, None
-    return client, None if found is None else found.experiment_id
+    except MlflowException as error:
+        said = str(error).partition("\n")[0]
+        return None, None, f"MLflow at {uri} can't be asked: {said}"
+    return client, None if found is None else found.experiment_id, None
 
 
 def environments(uri: str, experiment: str, entries: Sequence[str]) -> tuple[dict[str, dict[str, str]], str | None]:
     """Hash of an entry of dvc.lock → tags of the latest run that made it and noted its environment; and why there are none."""
-    client, found = connect(uri, experiment)
+    client, found, trouble = connect(uri, experiment)
     if found is None:
-        return {}, f"MLflow has no experiment {experiment}, or can't be asked"
+        return {}, trouble or f"MLflow has no experiment {experiment}"
     tags = {}
     for entry in entries:
         noted = [run.data.tags for run in search(client, found, f"tags.`dvc.entry` = '{entry}'") if "environment" in run.data.tags]

@@ -93,16 +93,17 @@ class Tracked:
         """settings: None where there are none, or tracking is off."""
         self._settings = settings
         self.address = None if settings is None else tracking.address(settings, home)
+        self._unanswered: str | None = None
 
     @property
     def trouble(self) -> str | None:
         """Why there is nothing to be asked."""
         if self.address is None:
             return "tracking is off"
-        database = self.address.removeprefix("sqlite:///")
-        if database != self.address and not Path(database).is_file():  # opening it would create it
+        scheme, _, database = self.address.partition(":///")
+        if scheme == "sqlite" and not Path(database.partition("?")[0]).is_file():  # opening it would create it
             return "nothing was tracked here yet"
-        return None
+        return self._unanswered
 
     def ask(self, lock_texts: Iterable[str]) -> Question | None:
         """Begin to ask in which environments the stages of some dvc.lock were made; None where there is nobody to ask."""
@@ -115,6 +116,8 @@ class Tracked:
         if self._settings is None or self.address is None or self.trouble is not None:
             return None
         client, experiment = self._client
+        if client is None:
+            return None
         found = _by_id(client, name)
         if found is None and experiment is not None:
             found = _by_name(client, experiment, name)
@@ -134,7 +137,8 @@ class Tracked:
         os.environ.update(SURROUNDINGS | os.environ)
         from finetune.comparing import asking  # and with it MLflow
 
-        return asking.connect(self.address, self._settings.experiment)
+        client, experiment, self._unanswered = asking.connect(self.address, self._settings.experiment)
+        return client, experiment
 
 
 def _by_id(client: Any, name: str) -> Any:

@@ -143,7 +143,7 @@ def find(name: str, repository: Repository, tracked: Tracked) -> Version:
                 "a revision of git: main, HEAD~1, 842ed72, a tag",
                 f"an experiment: {_some(list(repository.experiments)) or 'there are none'}",
                 f"{WORKSPACE}: the files as they lie here",
-                f"name or id of a run in MLflow: {tracked.address or tracked.trouble}",
+                f"name or id of a run in MLflow: {tracked.trouble or tracked.address}",
             ],
             "`dvc exp list --all-commits` lists the experiments",
         )

@@ -21,6 +21,7 @@ NEEDED = {
     "params": ("key", "value", "run_uuid"),
     "model_versions": ("name", "version", "creation_time", "current_stage"),
     "model_version_tags": ("key", "value", "name", "version"),
+    "registered_models": ("name",),
     "registered_model_aliases": ("alias", "name", "version"),
 }
 VERSIONS = f"""
@@ -52,13 +53,13 @@ class Database:
 
     @classmethod
     def at(cls, uri: str) -> Self:
-        """Open `sqlite:///path`.
+        """Open `sqlite:///path`, whatever is said behind a `?` to who opens it otherwise.
 
         Raises:
             SetupError: there is no such file, or it is no database.
             Unknown: its tables are others.
         """
-        path = Path(uri.partition(":///")[2])
+        path = Path(uri.partition(":///")[2].partition("?")[0])
         if not path.is_file():
             raise SetupError(
                 "nothing was tracked yet:", [f"found no database {path}"], "run the pipeline first, with tracking.enabled=true"
@@ -118,7 +119,7 @@ class Database:
         if folder is None:  # a database here, and artifacts in a bucket
             from finetune.lineage.server import downloaded
 
-            return downloaded(f"{run.artifacts}/{path}")
+            return downloaded(run.artifacts, path)
         return (folder / path).read_bytes() if (folder / path).is_file() else None
 
     def _runs(self, condition: str, given: Sequence[str], brief: Sequence[str] = ()) -> list[Run]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from finetune.errors import SetupError
 from finetune.lineage import cache
 from finetune.lineage.records import Records, Run, Version, eaten
-from finetune.tracking import hashes
+from finetune.tracking import outdated
 
 DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?|[0-9a-f]{64}")
 START = re.compile(r"[0-9a-f]{6,31}")  # digits of a run's id; fewer are too few to mean one
@@ -86,7 +86,7 @@ def _file(words: str, root: Path, records: Records) -> Bytes | Version:
     path = root / words
     name = path.relative_to(root).as_posix() if path.is_relative_to(root) else words
     if path.is_dir():
-        digest = hashes.folder(path)
+        digest = outdated.folder(path, root)
         found = _known(name, [digest], records)
     else:
         sha256 = _digest(path, "sha256")  # first: weights are known by it, and a second reading of them takes a second

@@ -65,9 +65,10 @@ def recorded(subject: Version | Run, records: Records) -> Recorded:
     """Gather what is known of a version's or stage's pipeline.
 
     Raises:
-        SetupError: its run, or the dvc.lock that says what came out, is not in MLflow; or that says nothing.
+        SetupError: its run, or the dvc.lock that says what came out, is not in MLflow; or that says nothing, or is of something else.
     """
     run = _run(subject, records)
+    _refuse_of_something_else(run)
     lock = records.artifact(run, paths.LOCK.name)
     if lock is None:
         found = f"run {run.name} ({run.id}): found no dvc.lock among its artifacts, expected the hashes of what it made"
@@ -103,6 +104,23 @@ def _run(subject: Version | Run, records: Records) -> Run:
         found = f"{subject.name}: found no run {identity} in MLflow, expected the one that made it"
         raise SetupError("the run of this version was deleted:", [found], "restore it: `mlflow runs restore --run-id <id>`")
     return run
+
+
+def _refuse_of_something_else(run: Run) -> None:
+    """Refuse a run whose commit and settings are known not to be those of its models: what differs would be called inexact, hours later.
+
+    Raises:
+        SetupError: with what was otherwise.
+    """
+    found = []
+    if outdated := run.tags.get("dvc.outdated"):
+        found.append(f"found other {outdated} in its dvc.lock than the run had at its end, expected the same")
+    if "data.changed" in run.tags:
+        found.append(f"found other files in {paths.RAW} than prepare read, expected the same")
+    if found:
+        remedy = "`dvc repro` makes what is committed; or commit what they were made from, then `dvc repro -sf report`; take its run"
+        heading = "commit and settings of this run are not those of its models, so they would come out otherwise:"
+        raise SetupError(heading, [f"run {run.name} ({run.id}): {each}" for each in found], remedy)
 
 
 def _raw(tags: Mapping[str, str]) -> dict[str, str]:

@@ -57,7 +57,7 @@ def _same_code(recorded: Recorded, root: Path, gone: str, here: bool) -> Source:
     """A commit that has every module as dvc.lock recorded it: with the recorded settings it makes the same."""
     nearest, least = "", len(recorded.code) + 1
     differing: list[str] = []
-    for commit, differs in _differences(recorded.code, root):
+    for commit, differs in _differences(recorded.code, root) if recorded.code else ():  # without any every commit would have them all
         if not differs and recorded.params is not None:
             why = f"{gone}commit {recorded.commit_shown} is {'there, its patch is not' if here else 'gone'}"
             same = f"commit {commit[:12]} has the same {len(recorded.code)} modules, by their hashes, and gets the recorded params.yaml"
@@ -67,6 +67,8 @@ def _same_code(recorded: Recorded, root: Path, gone: str, here: bool) -> Source:
     lines = [f"commit: {recorded.commit_shown}: found {'it without the patch' if here else 'no such commit in this repository'}"]
     if recorded.params is None:
         lines.append("params.yaml: found none among the run's artifacts")
+    if not recorded.code:
+        lines.append("code: found no module in the run's dvc.lock, by whose hash a like commit is known")
     if nearest and differing:
         more = f" and {least - SHOWN} more" if least > SHOWN else ""
         lines.append(

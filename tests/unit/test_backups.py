@@ -32,6 +32,8 @@ def dvc(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         def answer(*words: str, limit: float) -> str:
             if words[0] == "config":
                 return remote
+            if words == ("cache", "dir"):
+                return ".dvc/cache"
             assert words == ("data", "status", "--not-in-remote", "--granular", "--json", *MODELS)
             return status
 
@@ -61,6 +63,23 @@ def test_models_that_are_not_here_either_are_nothing_to_copy(made: None, dvc: Ca
     for model in MODELS:
         Path(model).rmdir()
     assert backups.remark() is None
+
+
+def test_models_that_are_in_the_cache_alone_have_no_copy_elsewhere_either(made: None, dvc: Callable[..., None]) -> None:
+    dvc(remote="")
+    for model in MODELS:
+        Path(model).rmdir()
+    listing = Path(".dvc/cache/files/md5/a0/dpo.dir")
+    listing.parent.mkdir(parents=True)
+    listing.write_text("[]")
+    assert str(backups.remark()).startswith("models/dpo has no copy elsewhere: no remote is set up.")
+
+
+@pytest.mark.parametrize("remote", ["", "backup"])
+def test_a_dvc_lock_that_is_none_any_more_is_said(workspace: Path, dvc: Callable[..., None], remote: str) -> None:
+    Path("dvc.lock").write_text("<<<<<<< HEAD\nschema: '2.0'\n=======\n")
+    dvc(remote=remote)
+    assert "is not known: found no stages in dvc.lock, as after a merge conflict" in str(backups.remark())
 
 
 def test_what_the_remote_lacks_is_named(made: None, dvc: Callable[..., None]) -> None:
@@ -145,3 +164,16 @@ def test_of_what_dvc_says_when_it_fails_the_error_is_told(workspace: Path, monke
     failing.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(failing))
     assert backups._dvc("status", limit=60) == "no such bucket"
+
+
+@pytest.mark.parametrize(
+    ("stderr", "said"), [("Traceback:\ndvc.config.ConfigError: it is none\n", "dvc.config.ConfigError: it is none"), ("", "status 1")]
+)
+def test_a_dvc_that_breaks_down_is_not_one_without_a_remote(made: None, monkeypatch: pytest.MonkeyPatch, stderr: str, said: str) -> None:
+    failing = Path("failing").resolve()
+    failing.write_text(f"#!/bin/sh\nprintf '{stderr}' >&2\nexit 1\n")
+    failing.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(failing))
+    remark = str(backups.remark())
+    assert "the remote could not be asked" in remark
+    assert said in remark

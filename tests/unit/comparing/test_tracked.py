@@ -93,13 +93,29 @@ def test_nothing_is_created_where_nothing_was_tracked(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_is_away_is_told_and_not_waited_for(tmp_path: Path, runs: Runs) -> None:
+def test_a_server_that_is_away_is_told_and_not_waited_for(tmp_path: Path, runs: Runs, repository: Repository) -> None:
     with socket.socket() as taken:  # bound and not listening: whoever connects is refused
         taken.bind(("127.0.0.1", 0))
         away = Tracking(enabled=True, uri=f"http://127.0.0.1:{taken.getsockname()[1]}", experiment="finetune", model=None)
         question = Tracked(away, tmp_path).ask([(runs.root / "dvc.lock").read_text()])
         assert question is not None
-        assert question.answer() == ([{}], "MLflow has no experiment finetune, or can't be asked")
+        made, trouble = question.answer()
+        assert made == [{}]
+        assert str(trouble).startswith(f"MLflow at {away.uri} can't be asked: ")
+        with pytest.raises(FinetuneError, match=f"run in MLflow: MLflow at {away.uri} can't be asked: "):
+            find("nobody", repository, Tracked(away, tmp_path))
+
+
+def test_options_of_a_database_are_no_part_of_its_path(made: Path, client: MlflowClient) -> None:
+    run = track(client, "with options", {})
+    found = Tracked(Tracking(enabled=True, uri=f"sqlite:///{made}/mlflow.db?timeout=30", experiment="finetune", model=None), made).run(run)
+    assert found is not None
+
+
+def test_an_experiment_that_mlflow_does_not_have_is_told(made: Path, runs: Runs) -> None:
+    question = Tracked(Tracking(enabled=True, uri=None, experiment="other", model=None), made).ask([(runs.root / "dvc.lock").read_text()])
+    assert question is not None
+    assert question.answer() == ([{}], "MLflow has no experiment other")
 
 
 def test_an_answer_that_does_not_come_is_not_waited_for(made: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import socket
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from unittest.mock import ANY
@@ -18,7 +20,7 @@ from finetune.errors import SetupError
 from finetune.lineage import ancestry, cache, offspring, records, tree
 from finetune.lineage.ancestry import Ancestry
 from finetune.lineage.database import Database, Unknown
-from finetune.lineage.server import Server
+from finetune.lineage.server import Server, downloaded
 from finetune.lineage.subject import Bytes, named
 from finetune.tracking import hashes
 from finetune.tracking.send import Sender
@@ -150,6 +152,9 @@ def test_a_folder_is_known_by_what_is_in_it(three: Path, pipeline: Pipeline, tmp
     (tmp_path / "models/train").mkdir()
     (tmp_path / "models/train/weights").write_text("w")
     digest = hashes.folder(tmp_path / "models/train")
+    (tmp_path / "models/train/notes").mkdir()
+    (tmp_path / "models/train/notes/mine").write_text("what DVC doesn't see")
+    (tmp_path / ".dvcignore").write_text("notes/\n")
     pipeline("folder", weights="c", records="z", **{f"md5.{digest}": "models/train"})
     assert traced(three, "models/train").run_name == "folder"
     listing = tmp_path / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
@@ -287,6 +292,10 @@ def test_the_database_read_directly_and_mlflows_client_give_the_same_answers(thr
         assert ancestry.of(named(words, direct, root), words, direct, root) == ancestry.of(named(words, client, root), words, client, root)
 
 
+def test_options_of_a_database_are_no_part_of_its_path(three: Path) -> None:
+    assert isinstance(named("lamp/1", records.opened(f"sqlite:///{three}?timeout=30"), three.parent), records.Version)
+
+
 def test_a_database_of_another_mlflow_is_left_to_mlflow(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(sqlite3.connect(three)) as connection, connection:
         connection.execute("alter table runs rename column lifecycle_stage to stage_of_life")
@@ -294,6 +303,41 @@ def test_a_database_of_another_mlflow_is_left_to_mlflow(three: Path, monkeypatch
         Database.at(f"sqlite:///{three}")
     monkeypatch.setattr("finetune.lineage.server.MlflowClient", lambda uri: uri)
     assert isinstance(opened(three), Server)
+
+
+def test_a_server_that_is_away_is_said_at_once_by_whatever_is_asked_of_it() -> None:
+    with socket.socket() as taken:  # bound and not listening: whoever connects is refused
+        taken.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        away, of = Server(uri), records.Run("f" * 32, "first", "FINISHED", 0, "mlflow-artifacts:/0/f/artifacts", {}, {})
+        asked: list[Callable[[], object]] = [
+            lambda: away.runs(["first"]),
+            lambda: away.named("first"),
+            away.models,
+            lambda: away.numbers("lamp"),
+            lambda: away.aliases("lamp"),
+            lambda: away.version("lamp", 1),
+            lambda: away.artifact(of, "dvc.lock"),
+        ]
+        for ask in asked:
+            with pytest.raises(SetupError, match=r"MLflow does not answer:\n  \S+: asked for \S+: (.|\n)*see that it runs"):
+                ask()
+
+
+def test_an_address_that_mlflow_does_not_know_is_said() -> None:
+    with pytest.raises(SetupError, match="nowhere://: asked for MlflowClient: "):
+        Server("nowhere://")
+
+
+def test_a_name_that_mlflow_can_not_be_asked_for_is_said(three: Path) -> None:
+    with pytest.raises(SetupError, match="found both kinds of quotes in it's \"it\"\ngive the run's id"):
+        named('it\'s "it"', Server(f"sqlite:///{three}"), three.parent)
+
+
+def test_an_artifact_is_none_only_where_the_store_has_none(tmp_path: Path) -> None:
+    (tmp_path / "dvc.lock").write_text("{}")
+    assert downloaded(tmp_path.as_uri(), "dvc.lock") == b"{}"
+    assert downloaded(tmp_path.as_uri(), "uncommitted.diff") is None
 
 
 def test_a_database_that_a_writer_holds_is_waited_for_and_then_said(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,6 +192,16 @@ def test_a_record_of_nothing_is_no_record(lock: bytes) -> None:
         recorded.recorded(of, cast(Records, Kept()))
 
 
+def test_models_of_other_settings_or_data_than_the_runs_are_refused_before_anything_is_made() -> None:
+    tags = {"dvc.outdated": "params.yaml:train, finetune/data.py", "data.changed": "while the pipeline ran"}
+    with pytest.raises(SetupError) as refused:
+        recorded.recorded(Run("f" * 32, "first", "FINISHED", 0, "", tags, {}), cast(Records, None))
+    outdated, changed = refused.value.problems
+    assert outdated.startswith(f"run first ({'f' * 32}): found other params.yaml:train, finetune/data.py in its dvc.lock")
+    assert "found other files in data/raw than prepare read" in changed
+    assert "`dvc repro` makes what is committed" in refused.value.remedy
+
+
 def test_a_dirty_run_comes_from_its_patch(pipeline: Path) -> None:
     change("new ")
     recorded = run()
@@ -267,6 +277,12 @@ def test_what_is_lost_altogether_is_said_with_who_may_have_it(pipeline: Path) ->
         source.found(replace(recorded, experiment="puffy-daks", experiment_commit="8" * 40), pipeline)
     with pytest.raises(SetupError, match=r"found it without the patch\n  params\.yaml: found none"):
         source.found(replace(recorded, commit=git("rev-parse", "HEAD"), params=None), pipeline)
+
+
+def test_without_a_recorded_module_no_commit_has_the_same_code(pipeline: Path) -> None:
+    bare = "stages: {train: {cmd: x, outs: [{path: models/train, md5: a}]}}"
+    with pytest.raises(SetupError, match=r"code: found no module in the run's dvc\.lock"):
+        source.found(run(commit="9" * 40, patch=None, lock=bare), pipeline)
 
 
 def test_another_result_is_named_by_stage_and_hash(pipeline: Path) -> None:

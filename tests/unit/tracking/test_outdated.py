@@ -1,5 +1,7 @@
 """What dvc.lock records is compared with what lies here, so that models are not told to come from settings that they were not made with."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,21 @@ stages:
   answer:
     foreach: {base: {tuned: data/prepared/sft}, train: {tuned: models/train}}
     do: {cmd: "python3 -m stages.answer answer.which=${key}", deps: ["${item.tuned}"], outs: ["reports/${key}.jsonl"]}
+"""
+MANY = """\
+vars: [{here: 1}, {through: [c]}]
+stages:
+  listed: {cmd: ["echo ${fast} > listed", "echo ${sizes[1].r}"], outs: [listed]}
+  vars: {cmd: "echo ${here} > vars", outs: [vars]}
+  gone: {foreach: "${through}", do: {cmd: "echo ${item} > ${item}", outs: ["${item}"]}}
+  seed: {foreach: "${seeds}", do: {cmd: "echo ${item} > seed${item}", outs: ["seed${item}"]}}
+  nested: {foreach: "${sizes}", do: {cmd: "echo ${item.r} > nested${item.r}", outs: ["nested${item.r}"]}}
+  named: {foreach: "${named}", do: {cmd: "echo ${item.r} > named${key}", outs: ["named${key}"]}}
+  mixed: {foreach: [true, "x${seeds[0]}"], do: {cmd: "echo ${item} > mixed${item}", outs: ["mixed${item}"]}}
+  matrix:
+    matrix: {seed: "${seeds}", sizes: "${sizes}", word: [x]}
+    cmd: "echo ${item.sizes.r} > ${key}"
+    outs: ["${key}"]
 """
 PARAMS = {"data": {"language": "no", "share": 2e-05}, "train": {"r": 8, "decay": 0.0}, "launch": {"command": "python3"}, "conf_sha": "1"}
 FILES = ("data/raw/a.jsonl", "finetune/data.py", "data/prepared/sft/a", "models/train/weights", "reports/train.json")
@@ -102,3 +119,57 @@ def test_what_dvc_does_not_see_is_no_difference(lock: dict[str, Any]) -> None:
     Path(".dvcignore").write_text("# comment\n__pycache__\n")
     write("data/prepared/sft/__pycache__")(lock)
     assert names(lock) == []
+
+
+def test_dvcignore_is_read_as_dvc_itself_reads_it(workspace: Path) -> None:
+    names = (
+        "a.jsonl",
+        "notes/a",
+        "deep/notes/a",
+        "tmp/x",
+        "deep/tmp/x",
+        "a.bak",
+        "keep.bak",
+        "draft-1/a",
+        "deep/only",
+        "only",
+        ".DS_Store",
+    )
+    for name in names:
+        Path("data/raw", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("data/raw", name).write_text(name)
+    patterns = ("# comment", "", "tmp/", "!tmp/x", "data/raw/notes/", "*.bak", "!keep.bak", "**/draft-*", "/data/raw/only", "[.]DS_Store")
+    Path(".dvcignore").write_text("\n".join(patterns))
+    for words in (["init", "-q", "--no-scm"], ["add", "-q", "data/raw"]):
+        subprocess.run([sys.executable, "-m", "dvc", *words], check=True, capture_output=True)
+    (out,) = yaml.safe_load(Path("data/raw.dvc").read_text())["outs"]
+    assert out["nfiles"] == 4, "a.jsonl, deep/notes/a, keep.bak, deep/only"
+    assert outdated.same(Path("data/raw"), out["md5"])
+    assert outdated.folder(Path("data/raw").resolve(), Path.cwd()) == out["md5"]
+
+
+def test_commands_are_those_that_dvc_itself_makes_of_dvc_yaml(workspace: Path) -> None:
+    Path("dvc.yaml").write_text(MANY)
+    settings = {"seeds": [1, 2], "sizes": [{"r": 8}, {"r": 16}], "fast": True, "named": {"a": {"r": 1}}}
+    paths.PARAMS.write_text(yaml.safe_dump(settings))
+    for words in (["init", "-q", "--no-scm"], ["repro", "-q"]):
+        subprocess.run([sys.executable, "-m", "dvc", *words], check=True, capture_output=True)
+    entries = yaml.safe_load(hashes.read())["stages"]
+    assert len(entries) == 14
+    commands = outdated._commands(yaml.safe_load(MANY)["stages"], settings)
+    assert commands.pop("vars") == "echo ${here} > vars", "only DVC knows that"
+    assert commands == {name: str(entry["cmd"]) for name, entry in entries.items() if name not in ("vars", "gone@c")}
+    assert outdated.names(hashes.read()) == []
+    paths.PARAMS.write_text(yaml.safe_dump({**settings, "sizes": [{"r": 9}, {"r": 16}]}))
+    assert outdated.names(hashes.read()) == ["dvc.yaml:matrix@1-sizes0-x", "dvc.yaml:matrix@2-sizes0-x", "dvc.yaml:nested@0"]
+
+
+@pytest.mark.parametrize("text", ["<<<<<<< HEAD\nstages: {}\n", "", "stages: {train: }", "stages: {train: {foreach: [a], do: x}}"])
+def test_a_pipeline_that_is_none_any_more_is_another_and_fails_nothing(lock: dict[str, Any], text: str) -> None:
+    Path("dvc.yaml").write_text(text)
+    assert names(lock) == ["dvc.yaml", "params.yaml"]
+
+
+def test_a_stage_without_a_command_has_another_one(lock: dict[str, Any]) -> None:
+    Path("dvc.yaml").write_text(PIPELINE.replace('cmd: "${launch.command} -m stages.train", ', ""))
+    assert names(lock) == ["dvc.yaml:train"]
