@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from finetune import paths
-from finetune.tracking import hashes, outdated
+from finetune.tracking import commands, hashes, outdated
 
 PIPELINE = """\
 stages:
@@ -156,9 +156,9 @@ def test_commands_are_those_that_dvc_itself_makes_of_dvc_yaml(workspace: Path) -
         subprocess.run([sys.executable, "-m", "dvc", *words], check=True, capture_output=True)
     entries = yaml.safe_load(hashes.read())["stages"]
     assert len(entries) == 14
-    commands = outdated._commands(yaml.safe_load(MANY)["stages"], settings)
-    assert commands.pop("vars") == "echo ${here} > vars", "only DVC knows that"
-    assert commands == {name: str(entry["cmd"]) for name, entry in entries.items() if name not in ("vars", "gone@c")}
+    found = commands.of(yaml.safe_load(MANY)["stages"], settings)
+    assert found.pop("vars") == "echo ${here} > vars", "only DVC knows that"
+    assert found == {name: str(entry["cmd"]) for name, entry in entries.items() if name not in ("vars", "gone@c")}
     assert outdated.names(hashes.read()) == []
     paths.PARAMS.write_text(yaml.safe_dump({**settings, "sizes": [{"r": 9}, {"r": 16}]}))
     assert outdated.names(hashes.read()) == ["dvc.yaml:matrix@1-sizes0-x", "dvc.yaml:matrix@2-sizes0-x", "dvc.yaml:nested@0"]
