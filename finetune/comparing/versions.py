@@ -1,7 +1,7 @@
 """What a run was, whatever it is called by: a commit, an experiment, the working tree, or a run in MLflow."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,9 +14,10 @@ from finetune.comparing.locks import Lock
 from finetune.comparing.repository import Repository
 from finetune.comparing.tracked import Tracked, TrackedRun
 from finetune.errors import FinetuneError, SetupError
-from finetune.locks import LOADER
+from finetune.locks import LOADER, NONE
 
 WORKSPACE = "workspace"
+PIPELINE = "dvc.yaml"
 CODE = ("finetune/", "stages/", "hydra_plugins/")
 SHOWN = 3  # names in a sentence
 
@@ -38,10 +39,15 @@ class Version:
     """Scores that MLflow was told, for those that the cache no longer has."""
     whole: bool = True
     """Whether `commit` has all files as they ran; a run that became no commit may have changed some of them."""
+    declared: Set[str] | None = None
+    """Stages of its dvc.yaml; None: not known. DVC keeps in dvc.lock what it has no more."""
 
     @cached_property
     def lock(self) -> Lock:
-        return Lock.of(self.lock_text)
+        locked = Lock.of(self.lock_text)
+        if self.declared is None:
+            return locked
+        return Lock({name: entry for name, entry in locked.entries.items() if name.partition("@")[0] in self.declared})
 
     @cached_property
     def params(self) -> dict[str, Any]:
@@ -166,10 +172,11 @@ def others(repository: Repository, known: Sequence[Version], also: Sequence[Mapp
 
 
 def _of_commit(name: str, title: str, commit: str | None, repository: Repository) -> Version:
-    lock, params = (repository.read(commit, path) for path in (str(paths.LOCK), str(paths.PARAMS)))
+    lock, params, pipeline = (repository.read(commit, path) for path in (str(paths.LOCK), str(paths.PARAMS), PIPELINE))
     if params is None:
         raise SetupError(f"{name}: found no {paths.PARAMS} in {title}", ["expected what a run leaves there"], "name a run of this pipeline")
-    return Version(name, title, commit, (lock or b"").decode(errors="replace"), params.decode(errors="replace"), repository)
+    locked, settings = (text.decode(errors="replace") for text in (lock or b"", params))
+    return Version(name, title, commit, locked, settings, repository, declared=_declared(pipeline))
 
 
 def _of_run(name: str, run: TrackedRun, repository: Repository) -> Version:
@@ -183,6 +190,13 @@ def _of_run(name: str, run: TrackedRun, repository: Repository) -> Version:
             f"{name}: {title} left no {' and no '.join(missing)}, as a run does that ended with its report; name another one"
         )
     return Version(name, title, run.started_from, texts[paths.LOCK] or "", texts[paths.PARAMS] or "", repository, run.metrics, whole=False)
+
+
+def _declared(pipeline: bytes | None) -> Set[str] | None:
+    try:
+        return yaml.load(pipeline or b"", Loader=LOADER)["stages"].keys()  # type: ignore[no-any-return]  # a safe loader
+    except NONE:
+        return None
 
 
 def _md5(content: bytes) -> str:

@@ -71,6 +71,20 @@ def test_settings_and_code_that_were_not_run_are_told(runs: Runs, repository: Re
     assert code.startswith(f"{MODULE} changed after it ran")
 
 
+def test_what_dvc_lock_keeps_of_a_stage_that_dvc_yaml_has_no_more_is_no_part_of_it(
+    runs: Runs, repository: Repository, untracked: Tracked
+) -> None:
+    stages = ("prepare", "train", "evaluate", "export")
+    (runs.root / "dvc.yaml").write_text("stages:\n" + "".join(f"  {stage}: {{}}\n" for stage in stages))
+    assert {"train", "evaluate"} <= find("workspace", repository, untracked).measured.keys()
+    (runs.root / "dvc.yaml").write_text("stages:\n" + "".join(f"  {stage}: {{}}\n" for stage in stages[:2]))
+    (runs.root / MODULE).write_text("train = 1\n")
+    version = find("workspace", repository, untracked)
+    assert (list(version.lock.entries), list(version.measured)) == (["prepare", "train"], ["prepare", "train"])
+    (runs.root / "dvc.yaml").write_text("<<<<<<< HEAD\n")
+    assert len(find("workspace", repository, untracked).lock.entries) == 4
+
+
 def test_a_stage_that_was_left_behind_is_told_and_has_no_scores(runs: Runs, repository: Repository, untracked: Tracked) -> None:
     runs.train_alone()
     version = find("workspace", repository, untracked)
