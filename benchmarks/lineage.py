@@ -54,8 +54,8 @@ def _answer(clone: Path, program: str, words: str) -> tuple[float, Any]:
 
 def _fill(clone: Path) -> tuple[Run, str]:
     """Copy the one pipeline of the database until there are enough; return it, and the sha256 of what it ate."""
-    uri = f"sqlite:///{clone / 'mlflow.db'}"
-    known, client = Database.at(uri), MlflowClient(uri)
+    file = clone / "mlflow.db"
+    known, client = Database.at(file), MlflowClient(f"sqlite:///{file}")
     version = known.version(MODEL, 1)
     assert version is not None
     first = known.runs([version.tags["run"]])[version.tags["run"]]

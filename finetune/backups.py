@@ -28,7 +28,7 @@ def remark(limit: float = LIMIT) -> str | None:
         return UNREADABLE.format(paths.LOCK)
     made = [path for path in MODELS if path.as_posix() in locked]
     if _dvc("config", "core.remote", limit=limit) == "":
-        here = _here({path: locked[path.as_posix()] for path in made}, limit)
+        here = _here({path: locked[path.as_posix()] for path in made})
         return f"{_names(here)} {_have(here)} no copy elsewhere: no remote is set up. {HOW}" if here else None
     if not made:
         return None
@@ -45,11 +45,11 @@ def remark(limit: float = LIMIT) -> str | None:
     return "; ".join(f"{_names(paths)} {_have(paths)} no whole copy elsewhere: {why}" for why, paths in lacking.items()) or None
 
 
-def _here(made: Mapping[Path, str], limit: float) -> list[Path]:
+def _here(made: Mapping[Path, str]) -> list[Path]:
     """Folders that lie here, or are in DVC's cache and not checked out."""
     if all(path.is_dir() for path in made):
         return [*made]
-    cached = Path(_dvc("cache", "dir", limit=limit)) / "files" / "md5"
+    cached = cache.folder(Path.cwd())
     return [path for path, md5 in made.items() if path.is_dir() or cache.kept(cached, md5).is_file()]
 
 

@@ -155,14 +155,14 @@ def _scores(a: Version, b: Version, seeds: Seeds) -> list[Score]:
         spread_a, spread_b = (seeds(one, stage) if stage in one.measured else {} for one in (a, b))
         alike, seed = _alike(a.lock, b.lock, stage), a.lock.seed(stage)
         together = spread_a | spread_b if alike and seed != b.lock.seed(stage) else None
+        if alike and together is None and seed is not None:  # it is no seed that parts them: b stands for itself
+            spread_b = {name: Spread({seed: of_b[name]}) for name in spread_b if name in of_b}
         for name in dict.fromkeys([*of_a, *of_b]):
             if name.endswith(ENDS) and name.rpartition("_")[0] in {*of_a, *of_b}:
                 continue
             ours, theirs = spread_a.get(name), spread_b.get(name)
             judged = None
             if name in of_a and name in of_b:
-                if alike and together is None and seed is not None:  # it is no seed that parts them: b stands for itself
-                    theirs = Spread({seed: of_b[name]})
                 judged = chance.judge(ours, theirs) if ours and theirs else Judgement(chance.UNKNOWN)
                 if together is not None:  # two runs of one group: whatever they differ by is its spread
                     judged = Judgement(chance.WITHIN, deviation=together[name].deviation) if name in together else judged

@@ -37,12 +37,8 @@ class Lock:
     @cached_property
     def inputs(self) -> dict[str, str]:
         """Path → md5 of all that was read and no stage wrote: code, raw data, locks of packages; `md5, md5` where two were read."""
-        found: dict[str, dict[str, None]] = {}
-        for entry in self.entries.values():
-            for path, md5 in entry.deps.items():
-                if not self._writers[path]:
-                    found.setdefault(path, {})[md5] = None
-        return {path: ", ".join(states) for path, states in found.items()}
+        read = dict.fromkeys(path for entry in self.entries.values() for path in entry.deps)
+        return {path: ", ".join(dict.fromkeys(self.readers(path).values())) for path in read if not self._writers[path]}
 
     def readers(self, path: str) -> dict[str, str]:
         """Stage that read a path itself, not a folder around it → the md5 that it had then."""

@@ -17,14 +17,10 @@ from typing import Any
 from finetune import tracking
 from finetune.config.schema import Tracking
 from finetune.fingerprint import Fingerprint
+from finetune.lineage.records import SURROUNDINGS, database
 from finetune.tracking import hashes
 
 LIMIT = 20.0  # seconds that MLflow may take to say in which environments the runs were made
-SURROUNDINGS = {  # MLflow's own patience is minutes
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
 
 
 @dataclass(frozen=True)
@@ -100,8 +96,8 @@ class Tracked:
         """Why there is nothing to be asked."""
         if self.address is None:
             return "tracking is off"
-        scheme, _, database = self.address.partition(":///")
-        if scheme == "sqlite" and not Path(database.partition("?")[0]).is_file():  # opening it would create it
+        file = database(self.address)
+        if file is not None and not file.is_file():  # opening it would create it
             return "nothing was tracked here yet"
         return self._unanswered
 

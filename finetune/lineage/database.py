@@ -52,14 +52,13 @@ class Database:
                 raise Unknown(table)
 
     @classmethod
-    def at(cls, uri: str) -> Self:
-        """Open `sqlite:///path`, whatever is said behind a `?` to who opens it otherwise.
+    def at(cls, path: Path) -> Self:
+        """Open a database.
 
         Raises:
             SetupError: there is no such file, or it is no database.
             Unknown: its tables are others.
         """
-        path = Path(uri.partition(":///")[2].partition("?")[0])
         if not path.is_file():
             raise SetupError(
                 "nothing was tracked yet:", [f"found no database {path}"], "run the pipeline first, with tracking.enabled=true"

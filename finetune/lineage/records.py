@@ -16,6 +16,11 @@ PARENT = "mlflow.parentRunId"
 COMMIT = "mlflow.source.git.commit"
 OF_RUN = "model.version"  # as finetune.tracking.registry writes it
 BRIEF = (PARENT, COMMIT, OF_RUN, "stage", "environment")  # tags of runs that are only listed
+SURROUNDINGS = {  # of who asks a server; MLflow's own patience is minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
 EXPORT, DATA = "export.md5", "data."  # tags of versions: the bytes of one, and the beginning of those that say what it ate
 OF_VERSION = (EXPORT, "git.commit", "run", "run.name")  # tags of versions that are only listed, beside those of DATA
 
@@ -115,17 +120,23 @@ class Records(Protocol):
         """Content of an artifact; None where there is none."""
 
 
+def database(uri: str) -> Path | None:
+    """The file of an sqlite address, whose options behind a `?` are for who opens it otherwise; None of any other address."""
+    scheme, _, path = uri.partition(":///")
+    return Path(path.partition("?")[0]) if scheme == "sqlite" else None
+
+
 def opened(uri: str) -> Records:
     """The records at an address of MLflow's.
 
     Raises:
         SetupError: it is a database that is not there.
     """
-    if uri.startswith("sqlite:"):
+    if (path := database(uri)) is not None:
         from finetune.lineage.database import Database, Unknown  # one of the two is needed, and the other costs seconds
 
         try:
-            return Database.at(uri)
+            return Database.at(path)
         except Unknown:
             pass  # tables of an MLflow that we don't know: it knows them itself
     from finetune.lineage.server import Server

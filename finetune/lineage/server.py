@@ -14,9 +14,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
-from finetune.comparing.tracked import SURROUNDINGS
 from finetune.errors import SetupError
-from finetune.lineage.records import BRIEF, DATA, EXPORT, OF_VERSION, PARENT, Run, Version, carriers, eaten, local
+from finetune.lineage.records import BRIEF, DATA, EXPORT, OF_VERSION, PARENT, SURROUNDINGS, Run, Version, carriers, eaten, local
 
 PAGE = 1000  # runs a call
 MISSING = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}  # the latter of names that none can have

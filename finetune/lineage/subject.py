@@ -11,7 +11,6 @@ from pathlib import Path
 from finetune.errors import SetupError
 from finetune.lineage import cache
 from finetune.lineage.records import Records, Run, Version, eaten
-from finetune.tracking import outdated
 
 DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?|[0-9a-f]{64}")
 START = re.compile(r"[0-9a-f]{6,31}")  # digits of a run's id; fewer are too few to mean one
@@ -74,8 +73,9 @@ def _version(words: str, records: Records) -> Version | None:
 
 def _run(words: str, records: Records) -> Run | None:
     """A run by its id, or the newest of its name, a pipeline's first, or the only one whose id begins so: the tree shows ids shortened."""
-    ours_first = sorted(records.named(words), key=lambda run: run.tags.get("finetune.kind") != "pipeline")
-    found = records.runs([words]).get(words) or next(iter(ours_first), None)
+    found = records.runs([words]).get(words)
+    if found is None:
+        found = min(records.named(words), key=lambda run: run.tags.get("finetune.kind") != "pipeline", default=None)
     if found is None and START.fullmatch(words) and len(ids := records.beginning(words)) == 1:
         return records.runs(ids)[ids[0]]
     return found
@@ -86,6 +86,8 @@ def _file(words: str, root: Path, records: Records) -> Bytes | Version:
     path = root / words
     name = path.relative_to(root).as_posix() if path.is_relative_to(root) else words
     if path.is_dir():
+        from finetune.tracking import outdated  # 30 ms, and only a folder needs it
+
         digest = outdated.folder(path, root)
         found = _known(name, [digest], records)
     else:

@@ -74,8 +74,8 @@ class Repository:
         found = []
         for name in _names(printed):
             place = self.root / name
-            below = [file.relative_to(self.root) for file in sorted(place.rglob("*")) if file.is_file()] if place.is_dir() else []
-            found += [file.as_posix() for file in below if ".git" not in file.parts] if place.is_dir() else [name]
+            files = [file.relative_to(self.root) for file in sorted(place.rglob("*")) if file.is_file()] if place.is_dir() else [Path(name)]
+            found += [file.as_posix() for file in files if ".git" not in file.parts]
         return found
 
 

@@ -213,7 +213,8 @@ class Store:
     def _log(self, run: str, params: dict[str, str] | None = None, tags: dict[str, str] | None = None) -> None:
         for some in _batches([Param(key, value) for key, value in (params or {}).items()]):
             self._client.log_batch(run, params=some)
-        for some in _batches([RunTag(_key(key), value[:MAX_TAG_VAL_LENGTH]) for key, value in (tags or {}).items()]):
+        keys = _keys(tags or {})
+        for some in _batches([RunTag(keys[text], value[:MAX_TAG_VAL_LENGTH]) for text, value in (tags or {}).items()]):
             self._client.log_batch(run, tags=some)
 
 
@@ -228,6 +229,18 @@ def _process(process: dict[str, Any]) -> dict[str, str]:
 def _alive(run: Run) -> bool:
     tags = run.data.tags
     return Process(tags["finetune.host"], int(tags["finetune.pid"]), float(tags["finetune.created"])).alive
+
+
+def _keys(texts: Iterable[str]) -> dict[str, str]:
+    """Text → key, of each its own: `a@b` becomes `a.b.2` beside `a.b`."""
+    found: dict[str, str] = {}
+    for text in sorted(texts, key=lambda text: (_key(text) != text, text)):  # what is a key as it is stays so
+        key, number = _key(text), 1
+        while key in found.values():
+            number += 1
+            key = f"{_key(text)[: KEY - 5]}.{number}"
+        found[text] = key
+    return found
 
 
 def _key(text: str) -> str:

@@ -32,12 +32,11 @@ def dvc(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         def answer(*words: str, limit: float) -> str:
             if words[0] == "config":
                 return remote
-            if words == ("cache", "dir"):
-                return ".dvc/cache"
             assert words == ("data", "status", "--not-in-remote", "--granular", "--json", *MODELS)
             return status
 
         monkeypatch.setattr(backups, "_dvc", answer)
+        monkeypatch.setattr("finetune.lineage.cache.folder", lambda root: root / ".dvc/cache/files/md5")
 
     return prints
 

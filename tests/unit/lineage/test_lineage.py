@@ -260,7 +260,7 @@ def test_the_tree_shows_it_all(three: Path) -> None:
 
 
 def test_the_database_read_directly_and_mlflows_client_give_the_same_answers(three: Path) -> None:
-    direct, client = Database.at(f"sqlite:///{three}"), Server(f"sqlite:///{three}")
+    direct, client = Database.at(three), Server(f"sqlite:///{three}")
     ids = [run for (run,) in rows(three, "select run_uuid from runs")]
     assert len(ids) == 3 + 5 + 3
     runs = direct.runs([*ids, "nobody"])
@@ -300,7 +300,7 @@ def test_a_database_of_another_mlflow_is_left_to_mlflow(three: Path, monkeypatch
     with closing(sqlite3.connect(three)) as connection, connection:
         connection.execute("alter table runs rename column lifecycle_stage to stage_of_life")
     with pytest.raises(Unknown):
-        Database.at(f"sqlite:///{three}")
+        Database.at(three)
     monkeypatch.setattr("finetune.lineage.server.MlflowClient", lambda uri: uri)
     assert isinstance(opened(three), Server)
 

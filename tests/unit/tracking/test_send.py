@@ -72,6 +72,16 @@ def test_what_a_stage_said_is_in_mlflow(database: Path) -> None:
     assert rows(database, f"select key from params where run_uuid = '{parent[0]}'") == [("seed",)]
 
 
+def test_tags_whose_names_mlflow_cant_hold_have_a_key_each(database: Path) -> None:
+    names = ("data.a@b", "data.a.b", "data.a,b", f"data.{'c' * 300}", f"data.{'c' * 300}.jsonl")
+    with tracking.run("train", settings()):
+        tracking.tags({name: name for name in names})
+    Sender(database.parent).step()
+    keys = {value: key for key, value in rows(database, "select key, value from tags where key like 'data.%'")}
+    cut = "c" * 240
+    assert keys == dict(zip(names, ("data.a.b.3", "data.a.b", "data.a.b.2", f"data.{cut}ccccc", f"data.{cut}.2"), strict=True))
+
+
 def test_a_sender_killed_anywhere_repeats_nothing_and_loses_nothing(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train()
     save, remove, saves = Spool.save, Spool.remove, 0
