@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 @stage("seed", "threads", "instructions", "model", "dpo")
 def main(cfg: Config) -> None:
     """Tune the trained model on pairs, starting from, and measured against, the bytes of models/train."""
-    seed_everything(cfg.seed)
+    seed_everything(cfg.seed, strict=True)
     tokenizer = load_tokenizer(cfg.model)
     model, tuned = adapters.for_preferences(cfg.model, paths.TRAIN, cfg.dpo, cfg.seed)
 

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 @stage("seed", "threads", "instructions", "model", "train")
 def main(cfg: Config) -> None:
     """Tune the base model on the formatted records."""
-    seed_everything(cfg.seed)
+    seed_everything(cfg.seed, strict=True)
     tokenizer = load_tokenizer(cfg.model)
     model, tuned = adapters.for_training(cfg.model, cfg.train, cfg.seed)
 

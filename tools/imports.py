@@ -16,9 +16,10 @@ from typing import Annotated, Any
 import typer
 from ruamel.yaml import YAML
 
+from finetune import paths
+
 PACKAGES = ("finetune", "stages", "benchmarks", "tools", "tests", "hydra_plugins")
 TRACKING = frozenset({"finetune.tracking"})  # determines no result, so no stage depends on it
-PIPELINE = Path("dvc.yaml")
 MARK = "LOADED"  # constant by which a module declares folders whose Python files it loads or runs by path: LOADED = ("stages",)
 
 
@@ -72,18 +73,20 @@ def constant(source: Path, name: str) -> tuple[str, ...]:
 
 def pipeline(root: Path) -> list[Stage]:
     """The stages of dvc.yaml, in order."""
-    declared = YAML().load((root / PIPELINE).read_text(encoding="utf-8"))["stages"]
+    declared = YAML().load((root / paths.PIPELINE).read_text(encoding="utf-8"))["stages"]
     bodies = {name: declaration.get("do", declaration) for name, declaration in declared.items()}
     return [Stage(name, _module(body["cmd"]), body, declared[name].get("foreach", {})) for name, body in bodies.items()]
 
 
 def rewrite(root: Path) -> str:
     """The text of dvc.yaml with each stage's modules, sorted, first under its `deps:`; every other line stays as it is."""
-    lines = (root / PIPELINE).read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = (root / paths.PIPELINE).read_text(encoding="utf-8").splitlines(keepends=True)
     for stage in reversed(pipeline(root)):  # from the end, so that line numbers above stay true
         deps = stage.body.get("deps")
         if not deps or deps.fa.flow_style():
-            raise ValueError(f"{PIPELINE}: stages.{stage.name}.deps: expected a list with one entry a line, beginning with any module")
+            raise ValueError(
+                f"{paths.PIPELINE}: stages.{stage.name}.deps: expected a list with one entry a line, beginning with any module"
+            )
         rows = {path: deps.lc.item(index)[0] for index, path in enumerate(deps)}
         indent = " " * (deps.lc.item(0)[1] - len("- "))
         wanted = [path.as_posix() for path in modules(stage.module, root, TRACKING)]
@@ -98,15 +101,15 @@ def rewrite(root: Path) -> str:
 def main(write: Annotated[bool, typer.Option("--write", help="Mend dvc.yaml instead of showing what differs.")] = False) -> None:
     """Compare the modules that dvc.yaml lists for each stage with those that the stage imports."""
     root = Path.cwd()
-    old, new = (root / PIPELINE).read_text(encoding="utf-8"), rewrite(root)
+    old, new = (root / paths.PIPELINE).read_text(encoding="utf-8"), rewrite(root)
     if old == new:
-        print(f"{PIPELINE}: the deps of {len(pipeline(root))} stages are the modules they import")
+        print(f"{paths.PIPELINE}: the deps of {len(pipeline(root))} stages are the modules they import")
     elif write:
-        (root / PIPELINE).write_text(new, encoding="utf-8")
-        print(f"{PIPELINE}: wrote the modules that {len(pipeline(root))} stages import")
+        (root / paths.PIPELINE).write_text(new, encoding="utf-8")
+        print(f"{paths.PIPELINE}: wrote the modules that {len(pipeline(root))} stages import")
     else:
         was, wanted = old.splitlines(keepends=True), new.splitlines(keepends=True)
-        sys.stdout.writelines(difflib.unified_diff(was, wanted, PIPELINE.name, "what the stages import"))
+        sys.stdout.writelines(difflib.unified_diff(was, wanted, paths.PIPELINE.name, "what the stages import"))
         sys.exit("dvc.yaml lists other modules than the stages import; run `python -m tools.imports --write`")
 
 
@@ -114,7 +117,7 @@ def _module(command: str) -> str:
     """`stages.train` from `${launch.command} -m stages.train`."""
     named = re.search(r"-m (stages\.\w+)", command)
     if named is None:
-        raise ValueError(f"{PIPELINE}: found the command {command!r}, expected one with `-m stages.<name>`")
+        raise ValueError(f"{paths.PIPELINE}: found the command {command!r}, expected one with `-m stages.<name>`")
     return named[1]
 
 

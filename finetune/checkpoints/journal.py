@@ -41,9 +41,9 @@ def nowhere(_: str) -> Items:
 class Journal:
     """A JSONL file: one line an item, in their order, each with its checksum; what follows a damaged line is done again."""
 
-    def __init__(self, path: Path, full: Refuse) -> None:
-        """full: what to do when a result can't be written; if it returns, the work goes on without."""
-        self._path, self._full = path, full
+    def __init__(self, path: Path, not_written: Refuse) -> None:
+        """not_written: what to do when a result can't be written; if it returns, the work goes on without."""
+        self._path, self._not_written = path, not_written
 
     def each(self, items: Sequence[Item], work: Callable[[Item], Any]) -> Iterator[Any]:
         """Yield the result of each item, in their order: as it was noted, or from the work, whose results must be JSON's own values."""
@@ -66,7 +66,7 @@ class Journal:
                     except OSError as error:
                         os.close(opened)
                         opened = None
-                        self._full(error)
+                        self._not_written(error)
                 yield result
         finally:
             if opened is not None:
@@ -94,7 +94,7 @@ class Journal:
             opened = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             os.ftruncate(opened, size)
         except OSError as error:
-            self._full(error)
+            self._not_written(error)
             return None
         return opened
 

@@ -64,7 +64,7 @@ class Kept:
             shutil.rmtree(part, ignore_errors=True)
             if not isinstance(error, OSError) and not disk_is_full(error):
                 raise
-            self._full(error)
+            self._not_written(error)
             return
         for old in self._checkpoints()[: -self.settings.save_total_limit]:
             shutil.rmtree(old)
@@ -75,7 +75,7 @@ class Kept:
 
     def items(self, name: str) -> Items:
         """Return where the results of items are kept, under a name of their own."""
-        return Nowhere() if self.folder is None else Journal(self.folder / f"{name}.jsonl", self._full)
+        return Nowhere() if self.folder is None else Journal(self.folder / f"{name}.jsonl", self._not_written)
 
     def _checkpoints(self) -> list[Path]:
         """The checkpoints, the oldest first."""
@@ -84,7 +84,7 @@ class Kept:
         found = ((STEP.fullmatch(path.name), path) for path in self.folder.iterdir())
         return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
 
-    def _full(self, error: Exception) -> None:
+    def _not_written(self, error: Exception) -> None:
         """It could not be written: go on without if the disk is full, or stop; whatever was kept before stays."""
         last = self._checkpoints()[-1:]
         before = f"the last one, {last[0].name}, stays" if last else "there is none before it"

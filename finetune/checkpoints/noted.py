@@ -37,18 +37,17 @@ def sweep() -> None:
     A temporary copy of DVC's (`--temp`, `--queue`) goes with its dvc.lock, whether that had the outs or not: of those the newest stays, so
     that there is one at most of each stage.
     """
-    gone: dict[Path, list[Path]] = {}
+    newest_of_gone: dict[Path, Path] = {}  # folder of a stage → its work in a copy that is gone
     for mark in sorted((paths.home() / ".resume").glob(f"*/*/{DONE}"), key=_written):
         with suppress(FinetuneError, OSError, ValueError, TypeError, KeyError):  # damaged, or another process has removed it
             done = json.loads(mark.read_text(encoding="utf-8"))
-            noting = Path(done["lock"])
+            noting, folder = Path(done["lock"]), mark.parent
             if not noting.parent.is_dir():
-                gone.setdefault(mark.parents[1], []).append(mark.parent)
+                older = newest_of_gone.get(folder.parent)
+                newest_of_gone[folder.parent] = folder
+                if older is not None:
+                    _remove(older)
             elif _written(noting) >= _written(mark) and done["md5"] in noting.read_text(encoding="utf-8"):
-                _remove(mark.parent)
-    for folders in gone.values():
-        for folder in folders[:-1]:
-            with suppress(FinetuneError, OSError):
                 _remove(folder)
 
 

@@ -17,7 +17,6 @@ from finetune.errors import FinetuneError, SetupError
 from finetune.locks import LOADER, NONE
 
 WORKSPACE = "workspace"
-PIPELINE = "dvc.yaml"
 CODE = ("finetune/", "stages/", "hydra_plugins/")
 SHOWN = 3  # names in a sentence
 
@@ -172,7 +171,7 @@ def others(repository: Repository, known: Sequence[Version], also: Sequence[Mapp
 
 
 def _of_commit(name: str, title: str, commit: str | None, repository: Repository) -> Version:
-    lock, params, pipeline = (repository.read(commit, path) for path in (str(paths.LOCK), str(paths.PARAMS), PIPELINE))
+    lock, params, pipeline = (repository.read(commit, path) for path in (str(paths.LOCK), str(paths.PARAMS), str(paths.PIPELINE)))
     if params is None:
         raise SetupError(f"{name}: found no {paths.PARAMS} in {title}", ["expected what a run leaves there"], "name a run of this pipeline")
     locked, settings = (text.decode(errors="replace") for text in (lock or b"", params))

@@ -99,6 +99,7 @@ def _transformers(folder: Path, dtype: torch.dtype, device: str, four_bit: bool)
 def _unsloth(folder: Path, dtype: torch.dtype, device: str, four_bit: bool, full: bool) -> PreTrainedModel:
     os.environ["UNSLOTH_COMPILE_LOCATION"] = str(paths.home() / ".cache" / "unsloth")  # else a folder of its own where the stage runs
     os.environ["UNSLOTH_DISABLE_AUTO_PADDING_FREE"] = "1"  # else it decides about padding by what it finds
+    os.environ["UNSLOTH_CE_LOSS_TARGET_GB"] = "1"  # else it cuts the loss into pieces by the memory that is free, and adds them
 
     from transformers import AutoConfig
     from unsloth import FastLanguageModel

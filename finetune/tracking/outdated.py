@@ -14,7 +14,6 @@ from ruamel.yaml.error import YAMLError
 from finetune import locks, paths
 from finetune.tracking import commands, hashes
 
-PIPELINE = Path("dvc.yaml")
 IGNORED = Path(".dvcignore")
 ASKING = "report"
 UNREADABLE = (YAMLError, AttributeError, KeyError, TypeError, ValueError)  # of what is no dvc.yaml or params.yaml
@@ -29,16 +28,16 @@ def names(lock: str) -> list[str]:
     """
     yaml = YAML(typ="safe")  # DVC's own, of YAML 1.2: `no` is a word there, and 2e-05 a number
     try:
-        entries, pipeline, settings = (yaml.load(text) for text in (lock, PIPELINE, paths.PARAMS))
+        entries, pipeline, settings = (yaml.load(text) for text in (lock, paths.PIPELINE, paths.PARAMS))
         ran_as = commands.of(pipeline["stages"], settings)
     except UNREADABLE:  # changed while the pipeline ran, so that DVC itself could not read them
-        return [str(PIPELINE), str(paths.PARAMS)]
+        return [str(paths.PIPELINE), str(paths.PARAMS)]
     stages = {name: stage for name, stage in locks.stages(lock).items() if stage.outs and name != ASKING and name in ran_as}
     outs = {path: md5 for stage in stages.values() for path, md5 in stage.outs.items()}
     read = {(path, md5) for stage in stages.values() for path, md5 in stage.deps.items() if path != paths.RAW.as_posix()}
     ran = [(key, value) for name in stages for key, value in entries["stages"][name].get("params", {}).get(str(paths.PARAMS), {}).items()]
     return sorted(
-        {f"{PIPELINE}:{name}" for name, stage in stages.items() if stage.command != ran_as[name] and commands.whole(ran_as[name])}
+        {f"{paths.PIPELINE}:{name}" for name, stage in stages.items() if stage.command != ran_as[name] and commands.whole(ran_as[name])}
         | {f"{paths.PARAMS}:{key}" for key, value in ran if commands.setting(settings, key) != value}
         | {path for path, md5 in read if (outs[path] != md5 if path in outs else not _here(path, md5, outs))}
         | {path for path, md5 in outs.items() if not md5.endswith(".dir") and not _here(path, md5, outs)}

@@ -13,7 +13,7 @@ import torch
 
 from finetune import paths
 from tests.conftest import ROOT
-from tests.gpu.test_training import LOADERS, OVERRIDES
+from tests.gpu.test_training import LOADERS, LONG, OVERRIDES
 from tests.tokens import write_formatted
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"), pytest.mark.timeout(900)]
@@ -53,7 +53,7 @@ def test_a_killed_training_ends_with_the_same_bytes(tmp_path: Path, loader: str,
     written = []
     for name in ("undisturbed", "killed"):
         folder = tmp_path / name
-        write_formatted(folder / paths.FORMATTED, records=64, pairs=32)
+        write_formatted(folder / paths.FORMATTED, records=64, pairs=32, times=LONG)
         if name == "killed":
             run(folder, *settings, dies="train 11")  # of 8 steps an epoch: in the second one's middle
             assert "going on from" in run(folder, *settings, only="train")

@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.functional import scaled_dot_product_attention
 
 from finetune import paths
 from finetune.models import adapters
+from finetune.training.seeding import seed_everything
 from tests.conftest import ROOT
 from tests.tokens import write_formatted
 
@@ -27,6 +29,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 MODEL = os.environ.get("FINETUNE_GPU_MODEL", "tiny")
 UNSLOTH = pytest.param("unsloth", marks=pytest.mark.skipif(find_spec("unsloth") is None, reason="needs unsloth"))
 LOADERS = ["transformers", UNSLOTH]
+LONG = 15  # times the short records: up to 480 tokens, where attention's backward pass adds several blocks of keys
 
 PROGRAM = """
 import logging, sys
@@ -49,9 +52,9 @@ OVERRIDES = [
 ]
 
 
-def run(folder: Path, *overrides: str) -> None:
+def run(folder: Path, *overrides: str, times: int = 1) -> None:
     """Train, reference and dpo in the folder."""
-    write_formatted(folder / paths.FORMATTED, records=64, pairs=32)
+    write_formatted(folder / paths.FORMATTED, records=64, pairs=32, times=times)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-c", PROGRAM, *OVERRIDES, *overrides]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -80,7 +83,7 @@ def assert_learned(folder: Path, allowed: float) -> None:
 @pytest.mark.parametrize("method", ["lora", "qlora"])
 def test_adapters_train_in_16_and_4_bits_and_dpo_begins_at_ln_2(tmp_path: Path, loader: str, method: str) -> None:
     run(tmp_path, f"model.loader={loader}", "model.dtype=bfloat16", f"train={method}", "train.num_train_epochs=4")
-    assert_learned(tmp_path, 0.02)
+    assert_learned(tmp_path, 1e-4)  # the same layers on both sides: over 4 bits with Unsloth's on one only, the margin was 0.1
     weights = load_file(tmp_path / paths.DPO / adapters.WEIGHTS)
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
     text = (tmp_path / paths.DPO / adapters.CONFIG).read_text()
@@ -109,14 +112,32 @@ def test_full_tuning_in_bfloat16_leaves_float32_weights_and_dpo_goes_on_from_the
         assert {weight.dtype for weight in load_file(tmp_path / folder / "model.safetensors").values()} == {torch.float32}
 
 
+@pytest.mark.parametrize("times", [1, LONG])
 @pytest.mark.parametrize("loader", LOADERS)
-def test_two_runs_on_one_card_write_the_same_bytes(tmp_path: Path, loader: str) -> None:
+def test_two_runs_on_one_card_write_the_same_bytes(tmp_path: Path, loader: str, times: int) -> None:
     written = []
     for name in ("first", "second"):
-        run(tmp_path / name, f"model.loader={loader}", "model.dtype=bfloat16")
+        run(tmp_path / name, f"model.loader={loader}", "model.dtype=bfloat16", times=times)
         outs = [tmp_path / name / out for out in (paths.TRAIN, paths.REFERENCE, paths.DPO)]
         written.append({file.relative_to(tmp_path / name): file.read_bytes() for out in outs for file in out.rglob("*") if file.is_file()})
     assert written[0] == written[1]
+
+
+@pytest.mark.parametrize(("length", "records"), [(48, 8), (512, 4), (1024, 2), (2048, 1)])
+@pytest.mark.parametrize("masked", [True, False])
+def test_attention_adds_in_one_order(length: int, records: int, masked: bool) -> None:
+    """Not so with `warn_only=True`: under a mask none of 20 passes had the bits of the first, from 512 tokens on (docs/decisions/0018)."""
+    seed_everything(17, strict=True)
+    queries, keys, values = (torch.randn(records, 9, length, 64, device="cuda", dtype=torch.bfloat16).requires_grad_() for _ in range(3))
+    seen = torch.ones(length, length, dtype=torch.bool, device="cuda").tril().expand(records, 1, -1, -1) if masked else None
+    towards = torch.randn_like(queries)
+
+    def gradients() -> tuple[torch.Tensor, ...]:
+        answered = scaled_dot_product_attention(queries, keys, values, attn_mask=seen, is_causal=not masked)
+        return torch.autograd.grad(answered, (queries, keys, values), towards)
+
+    first = gradients()
+    assert all(torch.equal(one, other) for _ in range(20) for one, other in zip(first, gradients(), strict=True))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -20,7 +20,7 @@ from tests.processes import rows, sent, until
 
 pytestmark = pytest.mark.slow
 WEIGHTS = "models/train/adapter_model.safetensors"
-SEEDED = "seed_everything(cfg.seed)"
+SEEDED = "seed_everything(cfg.seed, strict=True)"
 UNSEEDED = f"cfg = cfg.model_copy(update={{'seed': hash('order') % 1000}})\n    {SEEDED}"
 
 

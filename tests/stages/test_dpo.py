@@ -44,6 +44,7 @@ def test_the_first_loss_is_ln_2_after_every_kind_of_training_and_the_margin_grow
 ) -> None:
     cfg = until_dpo(*overrides, "dpo.learning_rate=0.005", "dpo.num_train_epochs=4")
     dpo.main(cfg)
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
     report = json.loads(paths.metrics("dpo").read_text())
     assert Tuned.of(paths.DPO) == tuned
     assert report["first"]["loss"] == pytest.approx(math.log(2), abs=1e-5)

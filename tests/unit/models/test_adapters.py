@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -146,6 +147,20 @@ def test_what_lies_on_fully_trained_weights_finds_them_in_float32_by_transformer
         for merge in (False, True):
             assert adapters.load_tuned(unsloth, folder, merge=merge).dtype == torch.float32
     assert asked == [("transformers", True)] * 4
+
+
+def test_dpo_and_what_it_is_measured_against_have_the_layers_of_the_loader(lora: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unsloth's round elsewhere over 4 bits: with them on one side only, dpo's first margin was 0.1."""
+    saved(lora)
+    real, sped = loaders.load, Mock(side_effect=lambda adapted, _: adapted)
+    monkeypatch.setattr(loaders, "load", lambda model, *words, **names: real(lora.model, *words, **names))
+    monkeypatch.setattr(loaders, "unsloth_speed", sped)
+    unsloth = lora.model.model_copy(update={"loader": "unsloth"})
+    adapters.for_preferences(unsloth, paths.TRAIN, lora.dpo.model_copy(update={"gradient_checkpointing": True}), lora.seed)
+    assert not adapters.load_tuned(unsloth, paths.TRAIN, merge=False).training
+    assert [checkpointing for (_, checkpointing), _ in sped.call_args_list] == [True, False]
+    adapters.load_tuned(unsloth, paths.TRAIN)
+    assert sped.call_count == 2, "merged, it is evaluated by transformers"
 
 
 def test_dpo_of_every_weight_starts_from_the_trained_weights(workspace: Path) -> None:

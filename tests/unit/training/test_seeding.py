@@ -1,11 +1,12 @@
-"""One seed for everything that draws."""
+"""One seed for everything that draws, and one order for everything that adds."""
 
 import random
 
 import numpy as np
+import pytest
 import torch
 
-from finetune.training.seeding import seed_everything
+from finetune.training.seeding import UNORDERED, seed_everything
 
 
 def drawn() -> tuple[float, float, float]:
@@ -24,3 +25,13 @@ def test_the_same_seed_draws_the_same_from_every_source_and_another_seed_somethi
 def test_any_seed_that_the_schema_takes_is_taken() -> None:
     seed_everything(2**63)
     assert torch.are_deterministic_algorithms_enabled()
+
+
+def test_what_adds_in_any_order_is_refused_where_a_model_is_trained_and_warned_of_elsewhere() -> None:
+    place, value = torch.tensor([0]), torch.ones(1)
+    seed_everything(17)
+    with pytest.warns(UserWarning, match=UNORDERED):
+        torch.zeros(1).put_(place, value)
+    seed_everything(17, strict=True)
+    with pytest.raises(RuntimeError, match=UNORDERED):
+        torch.zeros(1).put_(place, value)
