@@ -21,6 +21,7 @@ from finetune.evaluation.prompts import test_prompts
 from finetune.models import adapters
 from finetune.models.base import load_tokenizer
 from finetune.models.loaders import compute_dtype
+from finetune.training.seeding import sum_in_one_order
 
 MADE_OF = {"base": [], "train": [paths.TRAIN], "dpo": [paths.DPO, paths.TRAIN]}  # the tuned model, and what it may sit on
 
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 @stage("threads", "instructions", "model", "answer")
 def main(cfg: Config) -> None:
     """Ask one model the test prompts, greedily; score the validation records and the held-out pairs with it."""
+    sum_in_one_order()
     which, batch_size, arithmetic = cfg.answer.which, cfg.answer.batch_size, compute_dtype(cfg.model)
     folder = next(iter(MADE_OF[which]), None)
     prompts = test_prompts(cfg.answer.limit)

@@ -19,6 +19,7 @@ from finetune.evaluation.generation import end_token, end_tokens
 from finetune.exporting import card, manifest, merged
 from finetune.models import adapters
 from finetune.models.base import load_tokenizer
+from finetune.training.seeding import sum_in_one_order
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 @stage("seed", "threads", "instructions", "model", "data", "prepare", "format", "train", "reference", "dpo", "export")
 def main(cfg: Config) -> None:
     """Write adapter and merged weights, prove that these say what the tuned model says, and describe them."""
+    sum_in_one_order()
     tuned = adapters.Tuned.of(paths.DPO)
     adapter = cfg.export.adapter and tuned.method != "full"
     if not adapter and not cfg.export.merged:

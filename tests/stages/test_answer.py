@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from finetune import outputs, paths
 from finetune.config.compose import validate
@@ -78,6 +79,12 @@ def test_base_needs_nothing_that_was_trained(tiny_copy: Path) -> None:
 def test_train_does_not_read_what_dpo_made(tiny_copy: Path) -> None:
     shutil.rmtree(paths.DPO)
     ask("train")
+
+
+def test_a_gpu_is_asked_for_sums_in_one_order(tiny_copy: Path) -> None:
+    torch.use_deterministic_algorithms(False)
+    ask("base")
+    assert torch.are_deterministic_algorithms_enabled()
 
 
 def test_batches_change_no_answer(tiny_copy: Path) -> None:

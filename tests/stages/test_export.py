@@ -111,6 +111,12 @@ def test_the_same_model_gives_the_same_bytes(tiny_copy: Path) -> None:
     assert run() == run()
 
 
+def test_a_gpu_is_asked_for_sums_in_one_order(tiny_copy: Path) -> None:
+    torch.use_deterministic_algorithms(False)
+    run()
+    assert torch.are_deterministic_algorithms_enabled()
+
+
 def test_a_part_that_is_not_wanted_is_not_written(tiny_copy: Path) -> None:
     described = run("export.merged=false")
     assert set(described["parameters"]) == {"adapter"}
