@@ -16,7 +16,7 @@ from finetune.config.stage import run, stage
 from finetune.models import adapters
 from finetune.models.base import load_tokenizer
 from finetune.training import guards, trainers, world
-from finetune.training.seeding import seed_everything
+from finetune.training.seeding import seed_everything, strictly
 from finetune.training.steps import PREFERENCE, Steps
 
 PAIRS = paths.REFERENCE / "train.parquet"
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 @stage("seed", "threads", "instructions", "model", "dpo")
 def main(cfg: Config) -> None:
     """Tune the trained model on pairs, starting from, and measured against, the bytes of models/train."""
-    seed_everything(cfg.seed, strict=True)
+    seed_everything(cfg.seed)
     tokenizer = load_tokenizer(cfg.model)
     model, tuned = adapters.for_preferences(cfg.model, paths.TRAIN, cfg.dpo, cfg.seed)
 
@@ -39,7 +39,7 @@ def main(cfg: Config) -> None:
     log.info("%s of %s parameters, %s pairs", f"{counts['trainable_parameters']:,}", f"{counts['parameters']:,}", f"{len(pairs):,}")
 
     steps = Steps("preferring", PREFERENCE)
-    with kept.work("dpo", cfg, [paths.REFERENCE, paths.TRAIN], paths.metrics("dpo")) as resumable:
+    with kept.work("dpo", cfg, [paths.REFERENCE, paths.TRAIN], paths.metrics("dpo")) as resumable, strictly():
         with tempfile.TemporaryDirectory() as scratch:
             trainer = preference.trainer(model, tokenizer, pairs, cfg.model, cfg.dpo, cfg.seed, steps, Path(scratch))
             first = trainer.first()

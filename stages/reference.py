@@ -20,7 +20,7 @@ from finetune.models import adapters
 from finetune.models.base import load_tokenizer
 from finetune.models.loaders import compute_dtype
 from finetune.models.scoring import label_logps, labelled
-from finetune.training.seeding import seed_everything
+from finetune.training.seeding import seed_everything, strictly
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,8 @@ def main(cfg: Config) -> None:
         logps = {}
         for side in ("chosen", "rejected"):
             rows = [labelled(pair.prompt_ids, getattr(pair, f"{side}_ids")) for pair in preferred]
-            scored = label_logps(model, rows, settings.batch_size, pad_id, f"scoring {side}", arithmetic, resumable.items(side))
+            with strictly():  # as dpo computes them
+                scored = label_logps(model, rows, settings.batch_size, pad_id, f"scoring {side}", arithmetic, resumable.items(side))
             logps[f"{side}_logps"] = scored.numpy()
 
         report = pairs.measured(preferred, **logps)

@@ -17,7 +17,7 @@ from finetune.models import adapters
 from finetune.models.base import load_tokenizer
 from finetune.models.loaders import compute_dtype
 from finetune.training import guards, trainers, world
-from finetune.training.seeding import seed_everything
+from finetune.training.seeding import seed_everything, strictly
 from finetune.training.steps import SUPERVISED, Steps
 
 RECORDS, VALIDATION = (paths.FORMATTED / "sft" / f"{split}.parquet" for split in ("train", "validation"))
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 @stage("seed", "threads", "instructions", "model", "train")
 def main(cfg: Config) -> None:
     """Tune the base model on the formatted records."""
-    seed_everything(cfg.seed, strict=True)
+    seed_everything(cfg.seed)
     tokenizer = load_tokenizer(cfg.model)
     model, tuned = adapters.for_training(cfg.model, cfg.train, cfg.seed)
 
@@ -46,7 +46,7 @@ def main(cfg: Config) -> None:
     log.info("%s of %s parameters, %s records", f"{counts['trainable_parameters']:,}", f"{counts['parameters']:,}", f"{len(records):,}")
 
     steps = Steps("training", SUPERVISED)
-    with kept.work("train", cfg, [paths.FORMATTED / "sft"], paths.metrics("train")) as resumable:
+    with kept.work("train", cfg, [paths.FORMATTED / "sft"], paths.metrics("train")) as resumable, strictly():
         with tempfile.TemporaryDirectory() as scratch:
             trainer = supervised.trainer(model, tokenizer, rows, cfg.model, cfg.train, cfg.seed, steps, Path(scratch))
             trainer.train_through(resumable, trainers.names(RECORDS, plan.rows if plan else None))

@@ -24,7 +24,6 @@ from finetune.errors import SHOWN, TrainingError
 from finetune.training import checkpoints, world
 from finetune.training.checkpoints import Saving, generators, of_all
 from finetune.training.order import ByLength
-from finetune.training.seeding import UNORDERED
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ class Steady(Trainer):
         names: of the records behind rows of the data set, for the error that a number is not finite.
 
         Raises:
-            TrainingError: a number is not finite; or the model has an operation that can't be done twice with the same bits.
+            TrainingError: a number is not finite.
             Terminated: the stage was told to end; what it did is in a checkpoint.
         """
         self._kept, self._names = kept, names
@@ -56,16 +55,7 @@ class Steady(Trainer):
             saving = Saving(kept.settings.save_seconds, told)
             self.add_callback(saving)
             self.add_callback(Epoch(self))
-            try:
-                self.train(resume_from_checkpoint=None if newest is None else str(newest))
-            except RuntimeError as error:
-                if UNORDERED not in str(error):
-                    raise
-                raise TrainingError(
-                    f"found {str(error).partition(UNORDERED)[0].strip()}, an operation that adds in another order each time on a GPU, "
-                    "expected only such as give the same bits twice; take another model, or set model.device=cpu model.dtype=float32 "
-                    "model.loader=transformers"
-                ) from error
+            self.train(resume_from_checkpoint=None if newest is None else str(newest))
             if saving.ended:  # perhaps another of several processes was told
                 raise Terminated(saving.ended)
 

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
@@ -44,7 +45,6 @@ def test_the_first_loss_is_ln_2_after_every_kind_of_training_and_the_margin_grow
 ) -> None:
     cfg = until_dpo(*overrides, "dpo.learning_rate=0.005", "dpo.num_train_epochs=4")
     dpo.main(cfg)
-    assert not torch.is_deterministic_algorithms_warn_only_enabled()
     report = json.loads(paths.metrics("dpo").read_text())
     assert Tuned.of(paths.DPO) == tuned
     assert report["first"]["loss"] == pytest.approx(math.log(2), abs=1e-5)
@@ -124,6 +124,29 @@ def test_the_first_batch_is_checked_without_dropout_and_trained_with_it(workspac
     report = json.loads(paths.metrics("dpo").read_text())
     assert report["first"]["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert abs(report["steps"][0]["margin"]) > 1e-4
+
+
+def unordered(*_: object, **__: object) -> None:
+    torch.zeros(1).put_(torch.tensor([0]), torch.ones(1))
+
+
+@pytest.mark.parametrize(
+    ("stage", "place"),
+    [
+        (train, "finetune.training.steps.Steps.on_step_begin"),
+        (train, "finetune.training.supervised.validation_loss"),
+        (reference, "finetune.models.scoring._batch"),
+        (dpo, "finetune.training.preference.Preference.first"),
+        (dpo, "finetune.training.steps.Steps.on_step_begin"),
+    ],
+)
+def test_an_operation_that_adds_in_any_order_stops_what_trains_and_what_scores_for_it(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, stage: ModuleType, place: str
+) -> None:
+    cfg = until_dpo()
+    monkeypatch.setattr(place, unordered)
+    with pytest.raises(TrainingError, match=r"^found put_, an operation that adds in another order each time"):
+        stage.main(cfg)
 
 
 def test_training_every_weight_after_an_adapter_is_refused(workspace: Path) -> None:

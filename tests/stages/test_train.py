@@ -25,7 +25,6 @@ def formatted(workspace: Path) -> Path:
 def test_every_method_learns_and_leaves_a_model_that_can_be_loaded(formatted: Path, method: str) -> None:
     cfg = composed("experiment=tiny", f"train={method}", "train.num_train_epochs=4", "train.learning_rate=0.01")
     train.main(cfg)
-    assert not torch.is_deterministic_algorithms_warn_only_enabled()
     report = json.loads(paths.metrics("train").read_text())
     assert Tuned.of(paths.TRAIN) == Tuned(method, "base")  # type: ignore[arg-type]
     assert report["steps_total"] == len(report["steps"]) == 12

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.training.seeding import UNORDERED, seed_everything
+from finetune.errors import TrainingError
+from finetune.training.seeding import UNORDERED, seed_everything, strictly
 
 
 def drawn() -> tuple[float, float, float]:
@@ -30,8 +31,14 @@ def test_any_seed_that_the_schema_takes_is_taken() -> None:
 def test_what_adds_in_any_order_is_refused_where_a_model_is_trained_and_warned_of_elsewhere() -> None:
     place, value = torch.tensor([0]), torch.ones(1)
     seed_everything(17)
-    with pytest.warns(UserWarning, match=UNORDERED):
-        torch.zeros(1).put_(place, value)
-    seed_everything(17, strict=True)
-    with pytest.raises(RuntimeError, match=UNORDERED):
-        torch.zeros(1).put_(place, value)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=UNORDERED):
+            torch.zeros(1).put_(place, value)
+        with pytest.raises(TrainingError, match=r"^found put_, an operation that adds.*set model\.device=cpu"), strictly():
+            torch.zeros(1).put_(place, value)
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="of another kind"), strictly():
+        raise RuntimeError("of another kind")
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
